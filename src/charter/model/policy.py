@@ -1,0 +1,126 @@
+"""What the policy evaluator is asked and what it answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from charter.model.base import JsonObject, Model
+from charter.model.principal import Channel, Principal
+from charter.model.tool import Risk, SideEffects
+
+Action = Literal[
+    "workflow.start",
+    "workflow.read",
+    "workflow.cancel",
+    "workflow.advance",
+    "step.complete",
+    "tool.invoke",
+    "approval.request",
+    "approval.read",
+    "approval.decide",
+    "grant.give",
+    "grant.revoke",
+    "effect.resolve",
+    "tool.pin",
+    "audit.read",
+]
+"""One verb per command; Cedar sees ``Charter::Action::"tool.invoke"``. Proposing is asked as ``tool.invoke``: would it run?"""
+
+Verdict = Literal["permit", "deny", "require_approval"]
+
+
+class Approved(Model):
+    """One distinct approver of this exact call."""
+
+    approver: str
+    roles: tuple[str, ...] = ()
+    channel: Channel = "api"
+
+
+class ToolFacts(Model):
+    """The tool as a policy sees it."""
+
+    name: str
+    server: str
+    risk: Risk
+    side_effects: SideEffects
+    idempotent: bool
+    quarantined: bool = False
+    tags: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
+class ApprovalFacts(Model):
+    """The approval that somebody wants to decide, as a policy sees it."""
+
+    approval_id: str
+    risk: Risk
+    tool: str | None
+    requested_by: str
+    requested_by_kind: str
+    owner: str | None = Field(default=None, description="The person for whom the requesting agent acts.")
+    roles: tuple[str, ...] = Field(default=(), description="Roles that the open requirements name.")
+
+
+class Facts(Model):
+    """Everything one decision may depend on. Absent is absent: nothing is defaulted to something permissive.
+
+    ``resource_type`` and ``resource_id`` name the Cedar resource: ``Tool``, ``Template``, ``Workflow``, ``Approval``,
+    ``Ledger``. ``tenant`` is the resource's tenant; the principal carries its own.
+    """
+
+    principal: Principal
+    action: Action
+    resource_type: Literal["Tool", "Template", "Workflow", "Approval", "Ledger"]
+    resource_id: str
+    tenant: str
+    tool: ToolFacts | None = None
+    approval: ApprovalFacts | None = None
+    workflow_id: str | None = None
+    workflow_live: bool = Field(default=False, description="There is such a workflow, of this tenant, and it has not ended.")
+    workflow_owner: str | None = None
+    agent_invocation_id: str | None = None
+    invocation_live: bool = Field(
+        default=False, description="The invocation is of this workflow, granted to this principal, open and not expired."
+    )
+    template: str | None = None
+    step_id: str | None = None
+    purpose: str | None = None
+    case_id: str | None = None
+    tool_allowed: bool = Field(default=False, description="The open step's allowed tools include this tool.")
+    dry_run: bool = False
+    calls_used: int = 0
+    calls_budget: int = 0
+    approvals: tuple[Approved, ...] = ()
+    grant_id: str | None = Field(default=None, description="The live standing grant that covers this call, if any.")
+    channel: Channel | None = None
+    verdict: str | None = Field(default=None, description="For approval.decide: approve, reject, edit, request_more_info.")
+    input: JsonObject | None = Field(default=None, description="The call's arguments, typed by the tool's schema.")
+
+
+class Obligation(Model):
+    """What a policy asks for. For ``require_approval``: ``role`` (any human if absent), ``approvers``, ``within`` seconds."""
+
+    name: str
+    policy_id: str
+    role: str | None = None
+    approvers: int = 1
+    within_seconds: int = 86_400
+    channels: tuple[Channel, ...] = ()
+    fields: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+class Decision(Model):
+    """The evaluator's answer. ``policy_ids`` determined it; ``reason`` is for a person or an agent to act on."""
+
+    verdict: Verdict
+    reason: str
+    code: str = Field(description="A stable code: permitted, approval_required, or why it was denied.")
+    policy_ids: tuple[str, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+    policy_set_hash: str
+    errors: tuple[str, ...] = ()
+    next_step: str | None = None

@@ -1,0 +1,39 @@
+"""Who is calling. Comes from a verified credential, never from an argument."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from charter.model.base import Model
+
+PrincipalKind = Literal["human", "agent", "service"]
+
+Channel = Literal["elicitation", "prompt", "cli", "console", "api", "template"]
+"""How a person's decision reached Charter. The policy says which channel is strong enough for which risk.
+
+``elicitation`` and ``prompt`` travel through the agent's own client, so they prove only that the client said yes;
+``cli`` and ``console`` carry a credential of the person's own. ``api`` is a service's or agent's own call.
+"""
+
+
+class Principal(Model):
+    """A caller. ``acts_for`` names the person whom an agent serves (the ``act`` relation of RFC 8693)."""
+
+    id: str
+    kind: PrincipalKind
+    tenant: str = "default"
+    roles: tuple[str, ...] = ()
+    acts_for: str | None = None
+    acts_for_roles: tuple[str, ...] = ()
+
+    def actor(self) -> dict[str, str]:
+        """How this principal is named in an event: ``kind``, ``id`` and, where there is one, ``acts_for``."""
+        out = {"kind": self.kind, "id": self.id}
+        if self.acts_for:
+            out["acts_for"] = self.acts_for
+        return out
+
+
+def service(name: str, tenant: str) -> Principal:
+    """Charter itself acting, for instance the engine when a timer fires."""
+    return Principal(id=f"charter:{name}", kind="service", tenant=tenant, roles=("charter",))

@@ -1,0 +1,261 @@
+"""What a store must do. One contract suite (``tests/store/contract.py``) runs on every implementation.
+
+One log holds everything: the event row is the audit leaf. ``append`` is the only way to change anything. What is
+acknowledged is durable: when ``append`` returns, the batch survives ``kill -9`` and loss of power; when it raises, nothing of
+the batch is there. Several processes may share one store.
+
+Errors: ``VersionConflict`` (the stream moved: load and decide again), ``AlreadyClaimed`` (a unique key is taken),
+``charter.errors.Unavailable`` (the store cannot answer now; nothing of the batch is there unless ``unknown`` is in its detail).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from charter.errors import Conflict
+
+
+class VersionConflict(Conflict):
+    """The stream is not at the expected version."""
+
+    code: ClassVar[str] = "version_conflict"
+
+
+class AlreadyClaimed(Conflict):
+    """A unique key was claimed before; ``value`` is what the first claim stored."""
+
+    code: ClassVar[str] = "already_claimed"
+
+    def __init__(self, scope: str, key: str, value: str) -> None:
+        super().__init__(f"{scope} {key!r} was used before.", detail={"scope": scope, "value": value})
+        self.scope, self.key, self.value = scope, key, value
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event before it has its place: ``append`` adds ``seq`` (the tenant's leaf index, from 0, without gaps) and
+    ``version`` (the stream's event count after it, from 1)."""
+
+    id: str
+    type: str
+    time: str
+    actor: dict[str, str]
+    data: dict[str, Any]
+    causation_id: str
+    correlation_id: str
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event in its place. ``leaf`` are the exact canonical bytes that were hashed."""
+
+    tenant: str
+    stream: str
+    seq: int
+    version: int
+    id: str
+    type: str
+    time: str
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    """The list view of a workflow; replaced by each batch that carries it. ``wake_at``: when the engine must look (RFC 3339), or None."""
+
+    workflow_id: str
+    template: str
+    status: str
+    owner: str
+    purpose: str
+    case_id: str | None
+    blocked_on: str | None
+    started_at: str
+    updated_at: str
+    wake_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRow:
+    """The list view of an approval. ``request`` is the ApprovalRequest as JSON text."""
+
+    approval_id: str
+    workflow_id: str
+    status: str
+    tool: str | None
+    risk: str
+    requested_by: str
+    owner: str | None
+    requested_at: str
+    expires_at: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectRow:
+    """The list view of an effect that has not ended, or ended in doubt. ``instance`` is the server process that runs it."""
+
+    effect_id: str
+    workflow_id: str
+    status: str
+    tool: str
+    instance: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key that may be taken once per tenant and scope, with what to remember for whoever asks again."""
+
+    scope: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Encrypted bytes beside the log (see ``store.sealing``)."""
+
+    ref: str
+    key_id: str
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """All of it or nothing. ``expected_version`` None appends whatever the stream's version is (tenant streams)."""
+
+    tenant: str
+    stream: str
+    expected_version: int | None
+    events: tuple[NewEvent, ...]
+    workflow: WorkflowRow | None = None
+    approvals: tuple[ApprovalRow, ...] = ()
+    effects: tuple[EffectRow, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    sealed: tuple[Sealed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where the batch came to stand: the sequence number of its first event and the stream's new version."""
+
+    first_seq: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeHead:
+    """The tenant's log now: how many leaves, and the RFC 6962 root over them."""
+
+    tenant: str
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A workflow whose ``wake_at`` has come."""
+
+    tenant: str
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``limit`` rows after the opaque ``after`` (None: from the newest)."""
+
+    limit: int = 50
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to list; None does not filter."""
+
+    status: str | None = None
+    template: str | None = None
+    owner: str | None = None
+    workflow_id: str | None = None
+    blocked_on: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """The port. Reads see everything acknowledged before they began."""
+
+    async def open(self) -> None:
+        """Migrate and open. Raises ``Misconfigured`` for a file of a newer Charter."""
+
+    async def close(self) -> None: ...
+
+    async def append(self, batch: Batch) -> Appended:
+        """Append atomically and durably; see the module's text for the errors."""
+
+    async def load(self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None) -> list[StoredEvent]:
+        """A stream's events in order, those with ``version > after_version``."""
+
+    async def version(self, tenant: str, stream: str) -> int:
+        """The stream's version, 0 when there is none."""
+
+    async def log(self, tenant: str, from_seq: int, limit: int, types: Sequence[str] = ()) -> list[StoredEvent]:
+        """The tenant's leaves in order, from ``from_seq``."""
+
+    async def tenants(self) -> list[str]: ...
+
+    async def head(self, tenant: str) -> TreeHead: ...
+
+    async def leaf_hashes(self, tenant: str, start: int, end: int) -> list[bytes]:
+        """RFC 6962 leaf hashes of ``start <= seq < end``."""
+
+    async def tree_nodes(self, tenant: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Hashes of complete subtrees ``(level, index)``; level 0 are leaves. In O(log n) reads each."""
+
+    async def put_checkpoint(self, tenant: str, size: int, note: bytes) -> None:
+        """Keep a signed checkpoint; the same size twice keeps the first."""
+
+    async def checkpoints(self, tenant: str) -> list[tuple[int, bytes]]:
+        """Size and signed note, in order of size."""
+
+    async def claimed(self, tenant: str, scope: str, key: str) -> str | None:
+        """What the claim of this key remembered, or None."""
+
+    async def unseal(self, tenant: str, ref: str) -> Sealed | None: ...
+
+    async def erase(self, tenant: str, ref: str) -> bool:
+        """Delete sealed bytes (a person's right); the log and its proofs stay whole."""
+
+    async def workflow(self, tenant: str, workflow_id: str) -> WorkflowRow | None: ...
+
+    async def workflows(self, tenant: str, where: Filter, page: Page) -> tuple[list[WorkflowRow], str | None]:
+        """Newest first, with the cursor of the next page or None."""
+
+    async def approval(self, tenant: str, approval_id: str) -> ApprovalRow | None: ...
+
+    async def approvals(self, tenant: str, where: Filter, page: Page) -> tuple[list[ApprovalRow], str | None]: ...
+
+    async def effect(self, tenant: str, effect_id: str) -> EffectRow | None: ...
+
+    async def effects(self, tenant: str, where: Filter, page: Page) -> tuple[list[EffectRow], str | None]: ...
+
+    async def running_effects_of_dead_instances(self) -> list[tuple[str, EffectRow]]:
+        """``(tenant, row)`` of effects ``running`` under a server process that is no longer alive."""
+
+    async def due(self, now: str, limit: int) -> list[Due]: ...
+
+    async def next_wake(self) -> str | None:
+        """The earliest ``wake_at`` of all, or None."""
+
+    async def change_token(self) -> int:
+        """A number that differs when anybody, in any process, has appended since it was last read. Cheap."""
+
+    async def put_snapshot(self, tenant: str, stream: str, version: int, shape: int, data: bytes) -> None:
+        """A cache of a fold; never the record."""
+
+    async def snapshot(self, tenant: str, stream: str, shape: int) -> tuple[int, bytes] | None: ...
+
+    async def enlist(self, instance: str) -> None:
+        """Declare this server process alive until it ends, however it ends (an OS lock, no heartbeat)."""
