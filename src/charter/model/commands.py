@@ -1,0 +1,172 @@
+"""What anybody may ask of a workflow. Each command passes ``Gate.handle`` and nothing else changes anything.
+
+The caller's principal travels beside the command, never inside it. A command names what the caller sent, unchecked.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from charter.model.approval import ApprovalVerdict, GrantBounds
+from charter.model.base import Json, JsonObject, LongText, Model, ShortText
+from charter.model.effect import EffectOutcome
+from charter.model.principal import Channel
+
+
+class StartWorkflow(Model):
+    """Start a run of ``template`` (``name`` for the newest version, or ``name@version``)."""
+
+    kind: Literal["start_workflow"] = "start_workflow"
+    template: str
+    input: JsonObject = Field(default_factory=dict)
+    purpose: ShortText
+    case_id: ShortText | None = None
+    idempotency_key: ShortText | None = None
+    dry_run: bool = False
+
+
+class ProposeAction(Model):
+    """Ask what the policy says of one exact call, without running it."""
+
+    kind: Literal["propose_action"] = "propose_action"
+    workflow_id: str | None
+    agent_invocation_id: str | None
+    tool: str
+    arguments: JsonObject
+    reason: LongText = ""
+
+
+class RequestApproval(Model):
+    """Ask people to decide on a proposal."""
+
+    kind: Literal["request_approval"] = "request_approval"
+    workflow_id: str | None
+    agent_invocation_id: str | None
+    proposal_id: str
+
+
+class InvokeTool(Model):
+    """Run a proposal, or a tool with arguments. Both given must agree."""
+
+    kind: Literal["invoke_tool"] = "invoke_tool"
+    workflow_id: str | None
+    agent_invocation_id: str | None
+    proposal_id: str | None = None
+    tool: str | None = None
+    arguments: JsonObject | None = None
+    reason: LongText = ""
+
+
+class RecordOutcome(Model):
+    """The runner's answer to an effect; only Charter itself sends it."""
+
+    kind: Literal["record_outcome"] = "record_outcome"
+    workflow_id: str
+    effect_id: str
+    attempt: int
+    outcome: EffectOutcome
+
+
+class DecideApproval(Model):
+    """A person's answer to an approval. ``edited_arguments`` go with ``edit``."""
+
+    kind: Literal["decide_approval"] = "decide_approval"
+    approval_id: str
+    decision: ApprovalVerdict
+    channel: Channel
+    digest: str | None = Field(default=None, description="What the person saw; refused when it is not the approval's.")
+    comment: LongText | None = None
+    edited_arguments: JsonObject | None = None
+
+
+class GiveGrant(Model):
+    """A person's standing permission for calls within bounds."""
+
+    kind: Literal["give_grant"] = "give_grant"
+    workflow_id: str
+    bounds: GrantBounds
+    channel: Channel
+    comment: LongText | None = None
+
+
+class RevokeGrant(Model):
+    """Take a standing grant back."""
+
+    kind: Literal["revoke_grant"] = "revoke_grant"
+    workflow_id: str
+    grant_id: str
+    comment: LongText | None = None
+
+
+class CompleteStep(Model):
+    """The agent says its step is done and hands over the output."""
+
+    kind: Literal["complete_step"] = "complete_step"
+    workflow_id: str | None
+    agent_invocation_id: str | None
+    output: Json = None
+    summary: LongText = ""
+
+
+class CancelWorkflow(Model):
+    """End a run without its result."""
+
+    kind: Literal["cancel_workflow"] = "cancel_workflow"
+    workflow_id: str
+    reason: LongText = ""
+
+
+class AdvanceWorkflow(Model):
+    """Do what is due: expire what has expired, run the steps that are ready. The engine sends it."""
+
+    kind: Literal["advance_workflow"] = "advance_workflow"
+    workflow_id: str
+
+
+class RecoverEffect(Model):
+    """The process that ran this effect is gone: retry it if it is idempotent, else it is in doubt."""
+
+    kind: Literal["recover_effect"] = "recover_effect"
+    workflow_id: str
+    effect_id: str
+    dead_instance: str
+
+
+class ResolveEffect(Model):
+    """A person found out what became of an effect in doubt: it ran, it did not run, or run it again."""
+
+    kind: Literal["resolve_effect"] = "resolve_effect"
+    workflow_id: str
+    effect_id: str
+    resolution: Literal["ran", "did_not_run", "retry"]
+    comment: LongText = ""
+    output: Json = None
+
+
+class PinTool(Model):
+    """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
+
+    kind: Literal["pin_tool"] = "pin_tool"
+    tool: str
+    old_hash: str | None
+    new_hash: str
+
+
+Command = (
+    StartWorkflow
+    | ProposeAction
+    | RequestApproval
+    | InvokeTool
+    | RecordOutcome
+    | DecideApproval
+    | GiveGrant
+    | RevokeGrant
+    | CompleteStep
+    | CancelWorkflow
+    | AdvanceWorkflow
+    | RecoverEffect
+    | ResolveEffect
+    | PinTool
+)

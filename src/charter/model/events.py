@@ -1,0 +1,263 @@
+"""The event vocabulary: what is on record. Each class is the ``data`` of one event type and is published as a JSON Schema.
+
+Arguments and results appear redacted; what must not be read is sealed beside the log and referred to by ``*_ref``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds
+from charter.model.base import Json, JsonObject, Model
+from charter.model.policy import Facts, Obligation, Verdict
+from charter.model.principal import Channel
+from charter.model.tool import Risk
+
+
+class WorkflowStarted(Model):
+    """A run began. ``template_hash`` pins the definition, whose text is claimed under that hash."""
+
+    template: str
+    template_hash: str
+    input: JsonObject
+    purpose: str
+    case_id: str | None = None
+    owner: str = Field(description="The person whom the run serves: acts_for of an agent, else who started it.")
+    started_by: str
+    started_by_kind: str
+    dry_run: bool = False
+
+
+class WorkflowStep(Model):
+    """A step changed its state."""
+
+    step_id: str
+    step_type: str
+    status: Literal["opened", "completed", "failed", "skipped", "rejected", "expired"]
+    output: Json = None
+    reason: str | None = None
+    code: str | None = None
+
+
+class AgentInvoke(Model):
+    """An invocation was granted to an agent for one step, or ended."""
+
+    agent_invocation_id: str
+    step_id: str
+    status: Literal["granted", "ended", "expired", "revoked"]
+    agent: str
+    allowed_tools: tuple[str, ...] = ()
+    calls: int = 0
+    expires_at: str = ""
+
+
+class ProposalMade(Model):
+    """One exact call that an agent wants. ``salt`` is in the clear only when nothing in the arguments is sensitive."""
+
+    proposal_id: str
+    agent_invocation_id: str | None
+    step_id: str
+    tool: str
+    definition_hash: str
+    arguments: JsonObject
+    digest: str
+    salt: str | None = None
+    sealed_ref: str | None = None
+    reason: str = ""
+    risk: Risk = "high"
+    replaces: str | None = None
+
+
+class PolicyDecision(Model):
+    """What the evaluator said of one request. ``call`` is the request it answered, arguments redacted."""
+
+    action: str
+    verdict: Verdict
+    code: str
+    reason: str
+    policy_ids: tuple[str, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+    policy_set_hash: str
+    errors: tuple[str, ...] = ()
+    next_step: str | None = None
+    digest: str | None = None
+    proposal_id: str | None = None
+    approval_id: str | None = None
+    facts: Facts | None = Field(default=None, description="The request, for replay under another policy set.")
+    shadow: JsonObject | None = Field(default=None, description="What a candidate policy set would have decided.")
+
+
+class ApprovalRequested(Model):
+    """People were asked."""
+
+    request: ApprovalRequest
+
+
+class ApprovalDecided(Model):
+    """One person answered; several may be needed (``status`` tells)."""
+
+    approval_id: str
+    decision: ApprovalVerdict
+    decided_by: str
+    decided_by_kind: str
+    roles: tuple[str, ...] = ()
+    channel: Channel
+    digest: str
+    comment: str | None = None
+    status: Literal["pending", "approved", "rejected", "edited", "more_info"]
+    replacement_proposal_id: str | None = None
+
+
+class ApprovalClosed(Model):
+    """An approval ended without, or after, its decisions."""
+
+    approval_id: str
+    status: Literal["expired", "withdrawn"]
+    reason: str
+
+
+class GrantGiven(Model):
+    """A person gave a standing grant."""
+
+    grant_id: str
+    bounds: GrantBounds
+    given_by: str
+    channel: Channel
+    comment: str | None = None
+
+
+class GrantRevoked(Model):
+    """A standing grant was taken back."""
+
+    grant_id: str
+    revoked_by: str
+    comment: str | None = None
+
+
+class ToolInvoke(Model):
+    """The intent to run a tool: durable before the call."""
+
+    effect_id: str
+    attempt: int
+    idempotency_key: str
+    idempotent: bool
+    proposal_id: str
+    agent_invocation_id: str | None
+    step_id: str
+    tool: str
+    definition_hash: str
+    arguments: JsonObject
+    digest: str
+    salt: str | None = None
+    sealed_ref: str | None = None
+    approval_ids: tuple[str, ...] = ()
+    grant_id: str | None = None
+    instance: str
+    dry_run: bool = False
+
+
+class ToolResult(Model):
+    """How a tool call ended. ``output`` is kept when a later step needs it; large or sensitive results are sealed."""
+
+    effect_id: str
+    attempt: int
+    status: Literal["succeeded", "failed"]
+    is_error: bool = False
+    error_code: str | None = None
+    error_message: str | None = None
+    result_digest: str | None = None
+    result_bytes: int = 0
+    result_ref: str | None = None
+    output: Json = None
+    duration_us: int = 0
+
+
+class EffectInDoubt(Model):
+    """Nobody knows whether the tool ran; a person must find out."""
+
+    effect_id: str
+    attempt: int
+    reason: str
+
+
+class EffectResolved(Model):
+    """A person said what became of an effect in doubt."""
+
+    effect_id: str
+    resolution: Literal["ran", "did_not_run", "retry"]
+    resolved_by: str
+    comment: str = ""
+    output: Json = None
+
+
+class CommandRefused(Model):
+    """A command that was not carried out, and why."""
+
+    command: str
+    code: str
+    message: str
+    next_step: str
+    proposal_id: str | None = None
+    approval_id: str | None = None
+    tool: str | None = None
+
+
+class WorkflowEnded(Model):
+    """A run ended: completed, failed, cancelled or rejected by the event's type."""
+
+    output: Json = None
+    code: str | None = None
+    reason: str | None = None
+
+
+class ToolPinned(Model):
+    """An operator accepted a tool's definition."""
+
+    tool: str
+    old_hash: str | None
+    new_hash: str
+    pinned_by: str
+
+
+PAYLOADS: dict[str, type[Model]] = {
+    "WORKFLOW_STARTED": WorkflowStarted,
+    "WORKFLOW_STEP": WorkflowStep,
+    "AGENT_INVOKE": AgentInvoke,
+    "PROPOSAL_MADE": ProposalMade,
+    "POLICY_DECISION": PolicyDecision,
+    "APPROVAL_REQUESTED": ApprovalRequested,
+    "APPROVAL_DECISION": ApprovalDecided,
+    "APPROVAL_CLOSED": ApprovalClosed,
+    "GRANT_GIVEN": GrantGiven,
+    "GRANT_REVOKED": GrantRevoked,
+    "TOOL_INVOKE": ToolInvoke,
+    "TOOL_RESULT": ToolResult,
+    "EFFECT_IN_DOUBT": EffectInDoubt,
+    "EFFECT_RESOLVED": EffectResolved,
+    "COMMAND_REFUSED": CommandRefused,
+    "WORKFLOW_COMPLETED": WorkflowEnded,
+    "WORKFLOW_FAILED": WorkflowEnded,
+    "WORKFLOW_CANCELLED": WorkflowEnded,
+    "WORKFLOW_REJECTED": WorkflowEnded,
+    "TOOL_PINNED": ToolPinned,
+}
+
+ENDINGS = ("WORKFLOW_COMPLETED", "WORKFLOW_FAILED", "WORKFLOW_CANCELLED", "WORKFLOW_REJECTED")
+
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(model) for name, model in PAYLOADS.items()}
+
+
+class Event(Model):
+    """An event as the decider makes it and the fold reads it: its type, when, and its payload."""
+
+    type: str
+    time: str
+    data: Any
+
+
+def parse_payload(event_type: str, data: dict[str, Any]) -> Model:
+    """The payload of a stored event. Raises ``KeyError`` for an unknown type, pydantic's ValidationError for a bad one."""
+    payload: Model = _ADAPTERS[event_type].validate_python(data)
+    return payload

@@ -1,0 +1,118 @@
+"""What a command or a query answers, for the doors to render."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from charter.model.approval import Requirement
+from charter.model.base import Json, JsonObject, Model
+from charter.model.policy import Decision
+
+
+class OpenInvocation(Model):
+    """An invocation that the caller may use now."""
+
+    agent_invocation_id: str
+    step_id: str
+    title: str | None = None
+    instructions: str = ""
+    allowed_tools: tuple[str, ...] = ()
+    calls_left: int = 0
+    expires_at: str = ""
+    output_schema: JsonObject | None = None
+
+
+class Blocker(Model):
+    """Who or what a workflow waits for."""
+
+    what: Literal["agent", "approval", "effect_in_doubt", "effect", "engine"]
+    who: str
+    since: str
+    detail: str
+    approval_id: str | None = None
+    effect_id: str | None = None
+
+
+class WorkflowContext(Model):
+    """Where a run is and what the caller may do in it. Published as a JSON Schema."""
+
+    workflow_id: str
+    tenant_id: str
+    actor: dict[str, str]
+    template: str
+    status: Literal["running", "waiting", "completed", "failed", "cancelled", "rejected"]
+    purpose: str
+    case_id: str | None = None
+    dry_run: bool = False
+    current_step: str | None = None
+    allowed_tools: tuple[str, ...] = ()
+    approval_required: bool = False
+    invocations: tuple[OpenInvocation, ...] = ()
+    blocked_by: tuple[Blocker, ...] = ()
+    steps: dict[str, str] = Field(default_factory=dict, description="Each step's state.")
+    output: Json = None
+    reason: str | None = None
+    next_step: str = ""
+
+
+class ProposalView(Model):
+    """A proposal and what the policy says of it."""
+
+    proposal_id: str
+    workflow_id: str
+    agent_invocation_id: str | None
+    tool: str
+    digest: str
+    decision: Literal["permit", "require_approval", "deny"]
+    reason: str
+    code: str
+    policy_ids: tuple[str, ...] = ()
+    policy_set_hash: str
+    requirements: tuple[Requirement, ...] = ()
+    approval_id: str | None = None
+    approval_status: str | None = None
+    expires_at: str | None = None
+    next_step: str
+
+
+class ToolOutcome(Model):
+    """A governed call's end. ``status`` ``pending_approval`` means that nothing ran."""
+
+    status: Literal["succeeded", "failed", "in_doubt", "pending_approval", "denied", "dry_run", "input_required"]
+    workflow_id: str
+    proposal_id: str | None = None
+    effect_id: str | None = None
+    tool: str
+    is_error: bool = False
+    content: tuple[JsonObject, ...] = ()
+    structured: Json = None
+    result_ref: str | None = None
+    result_bytes: int = 0
+    proposal: ProposalView | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    next_step: str = ""
+
+
+class WorkflowStepResult(Model):
+    """How a step ended, and where the run went. Published as a JSON Schema."""
+
+    workflow_id: str
+    step_id: str
+    status: str
+    output: Json = None
+    workflow: WorkflowContext
+
+
+class Decided(Model):
+    """How an approval stands after a person's answer."""
+
+    approval_id: str
+    status: str
+    decision: str
+    still_needed: tuple[Requirement, ...] = ()
+    replacement_proposal_id: str | None = None
+    decision_of_replacement: Decision | None = None
+    next_step: str = ""
