@@ -91,8 +91,8 @@ def _reason(error: rfc8785.CanonicalizationError) -> str:
 def canonical(value: Any) -> bytes:
     """The RFC 8785 bytes of a JSON value.
 
-    Raises ``InvalidInput``: ``json_not_canonical`` for NaN, infinities, integers beyond 2^53 - 1, lone surrogates
-    and anything that is not JSON, ``json_too_deep`` when more than 64 objects and arrays lie inside each other.
+    Raises ``InvalidInput``: ``json_not_canonical`` for NaN, infinities, integers beyond 2^53 - 1, lone
+    surrogates and anything that is not JSON; ``json_too_deep`` beyond 64 objects or arrays inside each other.
     """
     try:
         out = orjson.dumps(value, option=_STRICT)
