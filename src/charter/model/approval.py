@@ -70,7 +70,9 @@ class ApprovalDecision(Model):
     digest: str
     comment: str | None = None
     decided_at: str
-    replacement_proposal_id: str | None = Field(default=None, description="For edit: the new proposal that replaces it.")
+    replacement_proposal_id: str | None = Field(
+        default=None, description="For edit: the new proposal that replaces it."
+    )
 
 
 class GrantBounds(Model):

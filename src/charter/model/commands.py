@@ -125,6 +125,14 @@ class AdvanceWorkflow(Model):
     workflow_id: str
 
 
+class RunStep(Model):
+    """Run the tool call of an open ``action`` step; only the engine sends it."""
+
+    kind: Literal["run_step"] = "run_step"
+    workflow_id: str
+    step_id: str
+
+
 class RecoverEffect(Model):
     """The process that ran this effect is gone: retry it if it is idempotent, else it is in doubt."""
 
@@ -166,6 +174,7 @@ Command = (
     | CompleteStep
     | CancelWorkflow
     | AdvanceWorkflow
+    | RunStep
     | RecoverEffect
     | ResolveEffect
     | PinTool

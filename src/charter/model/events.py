@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds
 from charter.model.base import Json, JsonObject, Model
 from charter.model.policy import Facts, Obligation, Verdict
-from charter.model.principal import Channel
+from charter.model.principal import Channel, Principal
 from charter.model.tool import Risk
 
 
@@ -68,6 +68,7 @@ class ProposalMade(Model):
     reason: str = ""
     risk: Risk = "high"
     replaces: str | None = None
+    proposed_by: Principal
 
 
 class PolicyDecision(Model):

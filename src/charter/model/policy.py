@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from charter.model.base import JsonObject, Model
-from charter.model.principal import Channel, Principal
+from charter.model.principal import Channel, Principal, PrincipalKind
 from charter.model.tool import Risk, SideEffects
 
 Action = Literal[
@@ -37,6 +37,9 @@ class Approved(Model):
     approver: str
     roles: tuple[str, ...] = ()
     channel: Channel = "api"
+    kind: PrincipalKind | None = Field(
+        default=None, description="Of the approver's credential. Only a human's counts; unknown does not count by api."
+    )
 
 
 class ToolFacts(Model):
@@ -62,6 +65,9 @@ class ApprovalFacts(Model):
     requested_by_kind: str
     owner: str | None = Field(default=None, description="The person for whom the requesting agent acts.")
     roles: tuple[str, ...] = Field(default=(), description="Roles that the open requirements name.")
+    channels: tuple[Channel, ...] = Field(
+        default=(), description="Channels that the open requirements accept; empty means that they name none."
+    )
 
 
 class Facts(Model):
@@ -79,11 +85,15 @@ class Facts(Model):
     tool: ToolFacts | None = None
     approval: ApprovalFacts | None = None
     workflow_id: str | None = None
-    workflow_live: bool = Field(default=False, description="There is such a workflow, of this tenant, and it has not ended.")
+    workflow_live: bool = Field(
+        default=False, description="There is such a workflow, of this tenant, and it has not ended."
+    )
     workflow_owner: str | None = None
+    workflow_started_by: str | None = Field(default=None, description="Who started it: the agent, or the person.")
     agent_invocation_id: str | None = None
     invocation_live: bool = Field(
-        default=False, description="The invocation is of this workflow, granted to this principal, open and not expired."
+        default=False,
+        description="The invocation is of this workflow, granted to this principal, open and not expired.",
     )
     template: str | None = None
     step_id: str | None = None
@@ -96,12 +106,18 @@ class Facts(Model):
     approvals: tuple[Approved, ...] = ()
     grant_id: str | None = Field(default=None, description="The live standing grant that covers this call, if any.")
     channel: Channel | None = None
-    verdict: str | None = Field(default=None, description="For approval.decide: approve, reject, edit, request_more_info.")
+    verdict: str | None = Field(
+        default=None, description="For approval.decide: approve, reject, edit, request_more_info."
+    )
     input: JsonObject | None = Field(default=None, description="The call's arguments, typed by the tool's schema.")
 
 
 class Obligation(Model):
-    """What a policy asks for. For ``require_approval``: ``role`` (any human if absent), ``approvers``, ``within`` seconds."""
+    """What a policy asks for. For ``require_approval``: ``role`` (any human if absent), ``approvers``, ``within`` seconds.
+
+    ``redact`` names ``fields`` (JSON pointers into the arguments), ``dry_run`` lets nothing execute, ``rate_limit`` allows
+    ``calls`` within ``within_seconds``.
+    """
 
     name: str
     policy_id: str
@@ -110,6 +126,7 @@ class Obligation(Model):
     within_seconds: int = 86_400
     channels: tuple[Channel, ...] = ()
     fields: tuple[str, ...] = ()
+    calls: int | None = Field(default=None, description="For rate_limit: so many calls within ``within_seconds``.")
     reason: str | None = None
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from charter.model.approval import Requirement
 from charter.model.base import Json, JsonObject, Model, Name
 
 StepType = Literal["agent", "action", "approval", "condition", "wait", "notification", "external"]
-OnFailure = Literal["retry", "skip", "fail_workflow", "human_review"]
+OnFailure = Literal["skip", "fail_workflow"]
 
 
 class StepBase(Model):
@@ -20,17 +20,21 @@ class StepBase(Model):
     title: str | None = None
     needs: tuple[str, ...] | None = Field(default=None, description="Default: the step before it.")
     condition: str | None = Field(default=None, alias="if")
-    timeout_seconds: int | None = Field(default=None, ge=1)
 
-    model_config = {**Model.model_config, "populate_by_name": True}
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class AgentStep(StepBase):
-    """Opens an invocation for an agent: it may use ``allowed_tools`` (names; ``*`` at the end matches the rest) until it completes the step."""
+    """Opens an invocation for an agent, until it completes the step.
+
+    ``allowed_tools`` are names; ``*`` at the end of one matches the rest.
+    """
 
     type: Literal["agent"]
     instructions: str = ""
-    agent: str | None = Field(default=None, description="An agent's id or role:NAME; default: who started the workflow.")
+    agent: str | None = Field(
+        default=None, description="An agent's id or role:NAME; default: who started the workflow."
+    )
     allowed_tools: tuple[str, ...] = ()
     calls: int = Field(default=1000, ge=0, description="How many tool calls the invocation may make.")
     expires_after_seconds: int = Field(default=86_400, ge=1)
@@ -72,7 +76,7 @@ class Template(Model):
     steps: tuple[Step, ...] = Field(min_length=1)
     output: Json = None
 
-    model_config = {**Model.model_config, "populate_by_name": True}
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @property
     def ref(self) -> str:

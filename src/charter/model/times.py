@@ -1,0 +1,25 @@
+"""Times as text: RFC 3339, UTC, milliseconds, so that comparing the text compares the times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+
+def rfc3339(unix_ms: int) -> str:
+    """``2026-11-21T07:49:15.042Z`` of milliseconds since 1970."""
+    seconds, ms = divmod(unix_ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+
+
+def unix_ms_of(text: str) -> int:
+    """Milliseconds since 1970 of an RFC 3339 text with an offset; ``ValueError`` otherwise."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone.")
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def later(text: str, seconds: int) -> str:
+    """``text`` plus so many seconds."""
+    return rfc3339(unix_ms_of(text) + seconds * 1000)

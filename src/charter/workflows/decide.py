@@ -1,0 +1,186 @@
+"""The decider: a state, a command and what is given answer with events, perhaps an effect, and a reply.
+
+Pure: no clock, randomness, I/O or logging. The same arguments give the same draft in any process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from charter.errors import InvalidInput
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.workflows import approvals, calls, effects, steps
+from charter.workflows.draft import Call, Draft, Given
+from charter.workflows.state import State
+
+
+def start(state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str) -> Draft:
+    """A new run of the given template. ``state`` is new; the policy's answer is in ``given``."""
+    draft = Draft(state=state, given=given)
+    principal = given.principal
+    if given.decision is None or given.facts is None:
+        raise InvalidInput("A start needs a decision.")
+    draft.emit(
+        "WORKFLOW_STARTED",
+        ev.WorkflowStarted(
+            template=given.template.ref,
+            template_hash=template_hash,
+            input=command.input,
+            purpose=command.purpose,
+            case_id=command.case_id,
+            owner=principal.acts_for or principal.id,
+            started_by=principal.id,
+            started_by_kind=principal.kind,
+            dry_run=command.dry_run,
+        ),
+    )
+    draft.policy(given.facts, given.decision)
+    if command.idempotency_key is not None:
+        draft.claims.append(("start", f"{principal.id}|{command.idempotency_key}", state.workflow_id))
+    steps.advance(draft)
+    return draft
+
+
+def decide(
+    state: State,
+    command: cmd.Command,
+    given: Given,
+    *,
+    result: dict[str, Any] | None = None,
+) -> Draft:
+    """What follows from a command on an existing run. ``result`` goes with ``RecordOutcome`` alone."""
+    draft = Draft(state=state, given=given)
+    if isinstance(command, cmd.RecordOutcome):
+        effects.record_outcome(draft, command, result or {})
+    elif isinstance(command, cmd.RecoverEffect):
+        effects.recover(draft, command, given.call)
+    elif isinstance(command, cmd.ResolveEffect):
+        if _permitted(draft):
+            effects.resolve(draft, command, given.call)
+    elif isinstance(command, cmd.DecideApproval):
+        approvals.decide(draft, command, given.call)
+    elif isinstance(command, cmd.GiveGrant):
+        approvals.give_grant(draft, command)
+    elif isinstance(command, cmd.RevokeGrant):
+        approvals.revoke_grant(draft, command)
+    else:
+        _decide_on_run(draft, command)
+    return draft
+
+
+def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
+    if isinstance(command, cmd.CompleteStep):
+        _complete(draft, command)
+    elif isinstance(command, cmd.CancelWorkflow):
+        _cancel(draft, command)
+    elif isinstance(command, cmd.AdvanceWorkflow):
+        due(draft)
+    elif draft.given.call is not None:
+        _decide_on_call(draft, command, draft.given.call)
+    else:
+        raise InvalidInput(f"{type(command).__name__} was not prepared.")
+
+
+def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
+    if isinstance(command, cmd.ProposeAction):
+        calls.propose(draft, command, call)
+    elif isinstance(command, cmd.RequestApproval):
+        calls.request_approval(draft, command, call)
+    elif isinstance(command, cmd.InvokeTool):
+        calls.invoke(draft, command, call)
+    elif isinstance(command, cmd.RunStep):
+        if runnable(draft.state, command.step_id):
+            calls.run_step(draft, command, call)
+    else:
+        raise InvalidInput(f"{type(command).__name__} is not a command on a call.")
+
+
+def _permitted(draft: Draft) -> bool:
+    facts, decision = draft.given.facts, draft.given.decision
+    if facts is None or decision is None:
+        raise InvalidInput("The command needs a decision.")
+    draft.policy(facts, decision)
+    if decision.verdict == "permit":
+        return True
+    draft.error = calls.denied(decision)
+    return False
+
+
+def _complete(draft: Draft, command: cmd.CompleteStep) -> None:
+    if not draft.state.live:
+        draft.refuse("complete_step", approvals.ended(draft))
+        return
+    if not _permitted(draft):
+        return
+    invocation = draft.state.invocations[command.agent_invocation_id or ""]
+    for approval_id, approval in list(draft.state.approvals.items()):
+        if approval.request.agent_invocation_id == invocation.agent_invocation_id and approval.status in (
+            "pending",
+            "approved",
+        ):
+            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step was completed.")
+            draft.emit("APPROVAL_CLOSED", closed)
+    steps.end_invocation(draft, invocation.agent_invocation_id, "ended")
+    step = steps.step_named(draft.given.template, invocation.step_id)
+    output = command.output if command.output is not None else {"summary": command.summary}
+    steps.complete_step(draft, step, output)
+
+
+def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
+    if not draft.state.live:
+        draft.refuse("cancel_workflow", approvals.ended(draft))
+        return
+    if _permitted(draft):
+        reason = command.reason or f"{draft.given.principal.id} cancelled it."
+        steps.end(draft, "WORKFLOW_CANCELLED", code="cancelled", reason=reason)
+
+
+def due(draft: Draft) -> None:
+    """Everything whose time has come: approvals and invocations that have expired."""
+    now = draft.given.now
+    for approval in list(draft.state.approvals.values()):
+        if draft.state.live and approval.status in ("pending", "approved") and now >= approval.request.expires_at:
+            approvals.expire(draft, approval)
+    for invocation in list(draft.state.invocations.values()):
+        if draft.state.live and invocation.status == "open" and now >= invocation.expires_at:
+            steps.end_invocation(draft, invocation.agent_invocation_id, "expired")
+            step = steps.step_named(draft.given.template, invocation.step_id)
+            steps.fail_step(draft, step, "step_expired", "The agent did not complete it in time.")
+
+
+def runnable(state: State, step_id: str) -> bool:
+    """True when an ``action`` step waits for the engine: open, no effect begun, no request pending."""
+    step = state.steps.get(step_id)
+    if not state.live or step is None or step.status != "open" or step.step_type != "action":
+        return False
+    if any(
+        item.invoke.step_id == step_id and item.invoke.agent_invocation_id is None for item in state.effects.values()
+    ):
+        return False
+    pending = (
+        item
+        for item in state.approvals.values()
+        if item.request.step_id == step_id and item.request.agent_invocation_id is None
+    )
+    return not any(item.status == "pending" for item in pending)
+
+
+def runnable_steps(state: State) -> list[str]:
+    """The ``action`` steps that the engine should run now, in the order in which they opened."""
+    return [step_id for step_id in state.steps if runnable(state, step_id)]
+
+
+def wake_at(state: State) -> str | None:
+    """When the engine must look at this run again: now (its last change) when a step is ready, else its next expiry."""
+    if not state.live:
+        return None
+    if runnable_steps(state):
+        return state.updated_at
+    times = [
+        approval.request.expires_at
+        for approval in state.approvals.values()
+        if approval.status in ("pending", "approved")
+    ]
+    times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
+    return min(times, default=None)

@@ -1,0 +1,118 @@
+"""Conditions and values in CEL (github.com/google/cel-spec), evaluated by Google's C++ implementation.
+
+Safe by construction: no I/O, terminates, capped in source, depth and data. An error is never taken as false:
+:func:`condition` and :func:`render` raise ``ExpressionError`` with the expression and the type of what came out.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from cel_expr_python import cel
+
+from charter.errors import InvalidInput
+from charter.model.canonical import MAX_DEPTH
+
+MAX_SOURCE = 500
+VARIABLES = ("trigger", "steps", "workflow")
+_VALUE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class ExpressionError(InvalidInput):
+    """An expression does not compile, or did not give a value of the type that its place needs."""
+
+    code: ClassVar[str] = "expression_error"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Any:
+    return cel.NewEnv(variables=dict.fromkeys(VARIABLES, cel.Type.DYN))
+
+
+@lru_cache(maxsize=4096)
+def compiled(source: str) -> Any:
+    """Compile once. Raises ``ExpressionError`` naming the expression; used when a template is published."""
+    if len(source) > MAX_SOURCE:
+        raise ExpressionError(
+            f"The expression is longer than {MAX_SOURCE} characters: {source[:60]!r}…",
+            next_step="Split it over several steps.",
+        )
+    try:
+        return _environment().compile(source)
+    except Exception as error:
+        raise ExpressionError(
+            f"The expression {source!r} does not compile: {str(error).splitlines()[0][:200]}",
+            next_step=f"Use CEL over {', '.join(VARIABLES)}.",
+        ) from None
+
+
+def _checked_depth(value: Any, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"The data is nested deeper than {MAX_DEPTH} levels.")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _checked_depth(item, depth + 1)
+
+
+def evaluate(source: str, scope: dict[str, Any]) -> Any:
+    """The plain value of an expression over ``scope`` (its keys are among ``VARIABLES``)."""
+    program = compiled(source)
+    words = set(_NAMES.findall(source))
+    bound = {name: scope.get(name) for name in VARIABLES if name in words}
+    if "steps" in bound and isinstance(bound["steps"], dict):
+        bound["steps"] = {key: item for key, item in bound["steps"].items() if key in words or f'"{key}"' in source}
+    _checked_depth(bound)
+    try:
+        result = program.eval(data=bound)
+    except Exception as error:
+        raise ExpressionError(f"The expression {source!r} was stopped: {str(error)[:200]}") from None
+    if result.type() == cel.Type.ERROR:
+        raise ExpressionError(
+            f"The expression {source!r} has no value: {str(result.value())[:200]}",
+            next_step="Check that the fields it names exist and have the types it needs; use has(x.y) for optional ones.",
+        )
+    return result.plain_value()
+
+
+def condition(source: str, scope: dict[str, Any]) -> bool:
+    """True or false; anything else, and any error, raises ``ExpressionError``."""
+    value = evaluate(source, scope)
+    if value is True or value is False:
+        return value
+    raise ExpressionError(f"The condition {source!r} gave a {type(value).__name__}, not true or false.")
+
+
+def render(value: Any, scope: dict[str, Any]) -> Any:
+    """Fill ``{{ CEL }}`` in strings of a JSON value, in one pass: what comes in is not expanded again.
+
+    A string that is one ``{{ }}`` keeps the value's JSON type; elsewhere values become text.
+    """
+    if isinstance(value, dict):
+        return {key: render(item, scope) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [render(item, scope) for item in value]
+    if not isinstance(value, str) or "{{" not in value:
+        return value
+    whole = _VALUE.fullmatch(value.strip())
+    if whole and "{{" not in whole.group(1):
+        return evaluate(whole.group(1).strip(), scope)
+    return _VALUE.sub(lambda match: _as_text(evaluate(match.group(1).strip(), scope)), value)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value)
+
+
+def expressions_in(value: Any) -> list[str]:
+    """Every ``{{ }}`` source in a JSON value, for validation."""
+    if isinstance(value, dict):
+        return [source for item in value.values() for source in expressions_in(item)]
+    if isinstance(value, list | tuple):
+        return [source for item in value for source in expressions_in(item)]
+    return [match.strip() for match in _VALUE.findall(value)] if isinstance(value, str) else []

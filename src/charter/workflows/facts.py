@@ -1,0 +1,156 @@
+"""What a policy is told about a command, computed from the state. Nothing is assumed: what is not known stays absent."""
+
+from __future__ import annotations
+
+from charter.model.base import JsonObject
+from charter.model.policy import Action, ApprovalFacts, Approved, Facts, ToolFacts
+from charter.model.principal import Channel, Principal
+from charter.model.tool import ToolManifest
+from charter.workflows.state import ApprovalState, InvocationState, State
+
+
+def tool_facts(manifest: ToolManifest, *, quarantined: bool) -> ToolFacts:
+    """The manifest as a policy sees it."""
+    return ToolFacts.model_construct(
+        name=manifest.name,
+        server=manifest.server,
+        risk=manifest.risk,
+        side_effects=manifest.side_effects,
+        idempotent=manifest.idempotent,
+        quarantined=quarantined,
+        tags=manifest.tags,
+        roles=manifest.roles,
+    )
+
+
+def matches(pattern: str, tool: str) -> bool:
+    """True when an allowed-tools entry covers a tool: the same name, or a prefix before a final ``*``."""
+    return tool.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == tool
+
+
+def granted_to(invocation: InvocationState, principal: Principal) -> bool:
+    """True when this caller may use this invocation: it is its own, or for a role that it has."""
+    if invocation.agent.startswith("role:"):
+        return invocation.agent[5:] in principal.roles
+    return invocation.agent == principal.id
+
+
+def invocation_live(state: State, invocation_id: str | None, principal: Principal, now: str) -> bool:
+    """True when the invocation is of this run, open, not expired, and granted to this caller."""
+    invocation = state.invocations.get(invocation_id or "")
+    if invocation is None or invocation.status != "open" or not state.live:
+        return False
+    return now < invocation.expires_at and granted_to(invocation, principal)
+
+
+def approvers_of(approval: ApprovalState | None) -> tuple[Approved, ...]:
+    """Those who approved, if the approval may still be used."""
+    if approval is None or approval.status not in ("pending", "approved"):
+        return ()
+    return tuple(
+        Approved(approver=item.decided_by, roles=item.roles, channel=item.channel)
+        for item in approval.decisions
+        if item.decision == "approve"
+    )
+
+
+def call_facts(
+    state: State,
+    principal: Principal,
+    manifest: ToolManifest,
+    *,
+    now: str,
+    quarantined: bool,
+    step_id: str | None,
+    agent_invocation_id: str | None,
+    arguments: JsonObject,
+    approval: ApprovalState | None,
+    grant_id: str | None,
+) -> Facts:
+    """The facts of one tool call. An expired approval counts for nothing."""
+    invocation = state.invocations.get(agent_invocation_id or "")
+    live = invocation_live(state, agent_invocation_id, principal, now)
+    expired = approval is not None and now >= approval.request.expires_at
+    own_step = principal.kind == "service" and step_id in state.steps and state.steps[step_id].status == "open"
+    allowed = own_step or (invocation is not None and any(matches(p, manifest.name) for p in invocation.allowed_tools))
+    return Facts.model_construct(
+        principal=principal,
+        action="tool.invoke",
+        resource_type="Tool",
+        resource_id=manifest.name,
+        tenant=state.tenant,
+        tool=tool_facts(manifest, quarantined=quarantined),
+        workflow_id=state.workflow_id,
+        workflow_live=state.live,
+        workflow_owner=state.owner,
+        agent_invocation_id=agent_invocation_id,
+        invocation_live=live,
+        template=state.template,
+        step_id=step_id,
+        purpose=state.purpose,
+        case_id=state.case_id,
+        tool_allowed=allowed,
+        dry_run=state.dry_run,
+        calls_used=invocation.calls_used if invocation else 0,
+        calls_budget=invocation.calls_budget if invocation else 0,
+        approvals=() if expired else approvers_of(approval),
+        grant_id=grant_id,
+        input=arguments,
+    )
+
+
+def approval_facts(approval: ApprovalState) -> ApprovalFacts:
+    """The approval as a policy sees it."""
+    request = approval.request
+    return ApprovalFacts(
+        approval_id=request.approval_id,
+        risk=request.risk,
+        tool=request.tool,
+        requested_by=request.requested_by,
+        requested_by_kind=request.requested_by_kind,
+        owner=request.owner,
+        roles=tuple(sorted({item.role for item in request.requirements if item.role})),
+    )
+
+
+def decide_facts(state: State, principal: Principal, approval: ApprovalState, channel: Channel, verdict: str) -> Facts:
+    """The facts of a person's answer to an approval."""
+    return Facts(
+        principal=principal,
+        action="approval.decide",
+        resource_type="Approval",
+        resource_id=approval.request.approval_id,
+        tenant=state.tenant,
+        approval=approval_facts(approval),
+        workflow_id=state.workflow_id,
+        workflow_live=state.live,
+        workflow_owner=state.owner,
+        agent_invocation_id=approval.request.agent_invocation_id,
+        template=state.template,
+        step_id=approval.request.step_id,
+        purpose=state.purpose,
+        case_id=state.case_id,
+        dry_run=state.dry_run,
+        approvals=approvers_of(approval),
+        channel=channel,
+        verdict=verdict,
+    )
+
+
+def workflow_facts(state: State, principal: Principal, action: Action, *, channel: Channel | None = None) -> Facts:
+    """The facts of a command on the run itself."""
+    return Facts(
+        principal=principal,
+        action=action,
+        resource_type="Workflow",
+        resource_id=state.workflow_id,
+        tenant=state.tenant,
+        workflow_id=state.workflow_id,
+        workflow_live=state.live,
+        workflow_owner=state.owner,
+        template=state.template,
+        purpose=state.purpose,
+        case_id=state.case_id,
+        dry_run=state.dry_run,
+        channel=channel,
+    )

@@ -1,0 +1,75 @@
+"""The state machine as tables: in this status, that may happen, and leads there. The docs' diagrams are drawn from it.
+
+A fold refuses an event that its table does not allow (``KeyError`` becomes ``IntegrityError``): the decider never emits one,
+so such a log was not written by Charter.
+"""
+
+from __future__ import annotations
+
+WORKFLOW: dict[tuple[str, str], str] = {
+    ("new", "WORKFLOW_STARTED"): "running",
+    ("running", "WORKFLOW_COMPLETED"): "completed",
+    ("running", "WORKFLOW_FAILED"): "failed",
+    ("running", "WORKFLOW_CANCELLED"): "cancelled",
+    ("running", "WORKFLOW_REJECTED"): "rejected",
+}
+
+STEP: dict[tuple[str, str], str] = {
+    ("pending", "opened"): "open",
+    ("pending", "skipped"): "skipped",
+    ("pending", "failed"): "failed",
+    ("open", "completed"): "completed",
+    ("open", "failed"): "failed",
+    ("open", "skipped"): "skipped",
+    ("open", "rejected"): "rejected",
+    ("open", "expired"): "expired",
+}
+
+INVOCATION: dict[tuple[str, str], str] = {
+    ("new", "granted"): "open",
+    ("open", "ended"): "ended",
+    ("open", "expired"): "expired",
+    ("open", "revoked"): "revoked",
+}
+
+APPROVAL: dict[tuple[str, str], str] = {
+    ("new", "requested"): "pending",
+    ("pending", "pending"): "pending",  # one approval of several
+    ("pending", "more_info"): "pending",  # the question is on record; the request stays open
+    ("pending", "approved"): "approved",
+    ("pending", "rejected"): "rejected",
+    ("pending", "edited"): "edited",
+    ("pending", "expired"): "expired",
+    ("pending", "withdrawn"): "withdrawn",
+    ("approved", "expired"): "expired",
+    ("approved", "withdrawn"): "withdrawn",
+    ("approved", "used"): "used",
+}
+
+EFFECT: dict[tuple[str, str], str] = {
+    ("new", "TOOL_INVOKE"): "running",
+    ("running", "TOOL_INVOKE"): "running",  # an idempotent retry, one attempt more
+    ("running", "TOOL_RESULT"): "ended",
+    ("running", "EFFECT_IN_DOUBT"): "in_doubt",
+    ("in_doubt", "TOOL_RESULT"): "ended",  # the answer came after all
+    ("in_doubt", "EFFECT_RESOLVED"): "ended",
+    ("in_doubt", "TOOL_INVOKE"): "running",  # a person chose to run it again
+}
+
+TABLES = {
+    "workflow": WORKFLOW,
+    "step": STEP,
+    "invocation": INVOCATION,
+    "approval": APPROVAL,
+    "effect": EFFECT,
+}
+
+LIVE = frozenset({"running"})
+STEP_DONE = frozenset({"completed", "skipped"})
+
+
+def mermaid(name: str) -> str:
+    """One table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    lines += [f"    {source} --> {target}: {what}" for (source, what), target in TABLES[name].items()]
+    return "\n".join(lines)

@@ -1,0 +1,358 @@
+"""What a workflow is, folded from its events. Immutable: :func:`apply` answers with a new state.
+
+It keeps what is live. A tool call that was permitted outright leaves no trace here once it has ended, so a run of
+a million calls costs as much a call as a run of ten; the log has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from charter.errors import IntegrityError
+from charter.model import events as ev
+from charter.model.approval import ApprovalRequest, GrantBounds
+from charter.model.base import JsonObject
+from charter.model.principal import Principal
+from charter.workflows import machine
+
+SHAPE = 1
+"""Raised when a snapshot of an older state can no longer be read; the log is then folded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """A step of this run; ``since`` is when it got its status."""
+
+    status: str = "pending"
+    step_type: str = ""
+    since: str = ""
+    output: Any = None
+    reason: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationState:
+    """A grant to an agent for one step."""
+
+    agent_invocation_id: str
+    step_id: str
+    agent: str
+    allowed_tools: tuple[str, ...]
+    calls_budget: int
+    calls_used: int
+    expires_at: str
+    status: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalState:
+    """A request and how it stands. ``approvers`` are those who approved, in order."""
+
+    request: ApprovalRequest
+    status: str
+    decisions: tuple[ev.ApprovalDecided, ...] = ()
+    used_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalState:
+    """A proposal that has not run, or that people decided on."""
+
+    made: ev.ProposalMade
+    approval_id: str | None = None
+    effect_id: str | None = None
+    replaced_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectState:
+    """An effect that has not ended."""
+
+    invoke: ev.ToolInvoke
+    status: str
+    since: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A standing grant and what is left of it."""
+
+    given: ev.GrantGiven
+    uses_left: int
+    revoked: bool = False
+
+    @property
+    def bounds(self) -> GrantBounds:
+        """What it covers."""
+        return self.given.bounds
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A workflow now. ``version`` counts its events."""
+
+    workflow_id: str
+    tenant: str
+    version: int = 0
+    status: str = "new"
+    template: str = ""
+    template_hash: str = ""
+    input: JsonObject = field(default_factory=dict)
+    purpose: str = ""
+    case_id: str | None = None
+    owner: str = ""
+    started_by: str = ""
+    started_by_kind: str = ""
+    started_at: str = ""
+    updated_at: str = ""
+    dry_run: bool = False
+    output: Any = None
+    reason: str | None = None
+    steps: dict[str, StepState] = field(default_factory=dict)
+    invocations: dict[str, InvocationState] = field(default_factory=dict)
+    proposals: dict[str, ProposalState] = field(default_factory=dict)
+    approvals: dict[str, ApprovalState] = field(default_factory=dict)
+    effects: dict[str, EffectState] = field(default_factory=dict)
+    grants: dict[str, GrantState] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Still running."""
+        return self.status in machine.LIVE
+
+    def scope(self) -> dict[str, Any]:
+        """What expressions may read: ``trigger``, ``steps.<id>.output`` and ``workflow``."""
+        return {
+            "trigger": self.input,
+            "steps": {key: {"output": step.output, "status": step.status} for key, step in self.steps.items()},
+            "workflow": {
+                "id": self.workflow_id,
+                "tenant": self.tenant,
+                "purpose": self.purpose,
+                "case_id": self.case_id or "",
+                "owner": self.owner,
+                "started_at": self.started_at,
+            },
+        }
+
+
+def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
+    return replace(
+        state,
+        status=machine.WORKFLOW[(state.status, "WORKFLOW_STARTED")],
+        template=data.template,
+        template_hash=data.template_hash,
+        input=data.input,
+        purpose=data.purpose,
+        case_id=data.case_id,
+        owner=data.owner,
+        started_by=data.started_by,
+        started_by_kind=data.started_by_kind,
+        started_at=time,
+        dry_run=data.dry_run,
+    )
+
+
+def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
+    before = state.steps.get(data.step_id, StepState())
+    after = StepState(
+        status=machine.STEP[(before.status, data.status)],
+        step_type=data.step_type,
+        since=time,
+        output=data.output,
+        reason=data.reason,
+        code=data.code,
+    )
+    return replace(state, steps={**state.steps, data.step_id: after})
+
+
+def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
+    before = state.invocations.get(data.agent_invocation_id)
+    status = machine.INVOCATION[(before.status if before else "new", data.status)]
+    if before is None:
+        after = InvocationState(
+            agent_invocation_id=data.agent_invocation_id,
+            step_id=data.step_id,
+            agent=data.agent,
+            allowed_tools=data.allowed_tools,
+            calls_budget=data.calls,
+            calls_used=0,
+            expires_at=data.expires_at,
+            status=status,
+            since=time,
+        )
+    else:
+        after = replace(before, status=status, since=time)
+    return replace(state, invocations={**state.invocations, data.agent_invocation_id: after})
+
+
+def _proposal(state: State, data: ev.ProposalMade, _time: str) -> State:
+    proposals = {**state.proposals, data.proposal_id: ProposalState(made=data)}
+    if data.replaces and data.replaces in proposals:
+        proposals[data.replaces] = replace(proposals[data.replaces], replaced_by=data.proposal_id)
+    return replace(state, proposals=proposals)
+
+
+def _approval_requested(state: State, data: ev.ApprovalRequested, _time: str) -> State:
+    request = data.request
+    status = machine.APPROVAL[("new", "requested")]
+    proposals = state.proposals
+    if request.proposal_id in proposals:
+        before = proposals[request.proposal_id]
+        proposals = {**proposals, request.proposal_id: replace(before, approval_id=request.approval_id)}
+    approvals = {**state.approvals, request.approval_id: ApprovalState(request=request, status=status)}
+    return replace(state, approvals=approvals, proposals=proposals)
+
+
+def _approval_decided(state: State, data: ev.ApprovalDecided, _time: str) -> State:
+    before = state.approvals[data.approval_id]
+    after = replace(
+        before,
+        status=machine.APPROVAL[(before.status, data.status)],
+        decisions=(*before.decisions, data),
+    )
+    return replace(state, approvals={**state.approvals, data.approval_id: after})
+
+
+def _approval_closed(state: State, data: ev.ApprovalClosed, _time: str) -> State:
+    before = state.approvals[data.approval_id]
+    after = replace(before, status=machine.APPROVAL[(before.status, data.status)])
+    return replace(state, approvals={**state.approvals, data.approval_id: after})
+
+
+def _grant_given(state: State, data: ev.GrantGiven, _time: str) -> State:
+    return replace(state, grants={**state.grants, data.grant_id: GrantState(given=data, uses_left=data.bounds.uses)})
+
+
+def _grant_revoked(state: State, data: ev.GrantRevoked, _time: str) -> State:
+    grant = replace(state.grants[data.grant_id], revoked=True)
+    return replace(state, grants={**state.grants, data.grant_id: grant})
+
+
+def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
+    before = state.effects.get(data.effect_id)
+    status = machine.EFFECT[(before.status if before else "new", "TOOL_INVOKE")]
+    effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time)}
+    if before is not None:
+        return replace(state, effects=effects)
+    invocations, proposals, approvals, grants = (
+        state.invocations,
+        state.proposals,
+        state.approvals,
+        state.grants,
+    )
+    invocation = invocations.get(data.agent_invocation_id or "")
+    if invocation is not None:
+        used = replace(invocation, calls_used=invocation.calls_used + 1)
+        invocations = {**invocations, invocation.agent_invocation_id: used}
+    proposal = proposals.get(data.proposal_id)
+    if proposal is not None:
+        proposals = {**proposals, data.proposal_id: replace(proposal, effect_id=data.effect_id)}
+    for approval_id in data.approval_ids:
+        approval = approvals[approval_id]
+        status_after = machine.APPROVAL[(approval.status, "used")]
+        approvals = {**approvals, approval_id: replace(approval, status=status_after, used_by=data.effect_id)}
+    if data.grant_id in grants:
+        grant = grants[data.grant_id]
+        grants = {**grants, data.grant_id: replace(grant, uses_left=grant.uses_left - 1)}
+    return replace(
+        state,
+        effects=effects,
+        invocations=invocations,
+        proposals=proposals,
+        approvals=approvals,
+        grants=grants,
+    )
+
+
+def _effect_ended(state: State, effect_id: str, event_type: str) -> State:
+    before = state.effects[effect_id]
+    machine.EFFECT[(before.status, event_type)]
+    effects = {key: value for key, value in state.effects.items() if key != effect_id}
+    proposals = state.proposals
+    proposal = proposals.get(before.invoke.proposal_id)
+    if proposal is not None and proposal.approval_id is None:
+        proposals = {key: value for key, value in proposals.items() if key != before.invoke.proposal_id}
+    return replace(state, effects=effects, proposals=proposals)
+
+
+def _tool_result(state: State, data: ev.ToolResult, _time: str) -> State:
+    return _effect_ended(state, data.effect_id, "TOOL_RESULT")
+
+
+def _effect_resolved(state: State, data: ev.EffectResolved, time: str) -> State:
+    if data.resolution != "retry":
+        return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED")
+    before = state.effects[data.effect_id]
+    return replace(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
+
+
+def _in_doubt(state: State, data: ev.EffectInDoubt, time: str) -> State:
+    before = state.effects[data.effect_id]
+    status = machine.EFFECT[(before.status, "EFFECT_IN_DOUBT")]
+    after = replace(before, status=status, since=time, reason=data.reason)
+    return replace(state, effects={**state.effects, data.effect_id: after})
+
+
+def _ended(event_type: str) -> Callable[[State, Any, str], State]:
+    def apply_end(state: State, data: ev.WorkflowEnded, _time: str) -> State:
+        status = machine.WORKFLOW[(state.status, event_type)]
+        return replace(state, status=status, output=data.output, reason=data.reason)
+
+    return apply_end
+
+
+def _unchanged(state: State, _data: Any, _time: str) -> State:
+    return state
+
+
+_APPLY: dict[str, Callable[[State, Any, str], State]] = {
+    "WORKFLOW_STARTED": _started,
+    "WORKFLOW_STEP": _step,
+    "AGENT_INVOKE": _agent_invoke,
+    "PROPOSAL_MADE": _proposal,
+    "POLICY_DECISION": _unchanged,
+    "APPROVAL_REQUESTED": _approval_requested,
+    "APPROVAL_DECISION": _approval_decided,
+    "APPROVAL_CLOSED": _approval_closed,
+    "GRANT_GIVEN": _grant_given,
+    "GRANT_REVOKED": _grant_revoked,
+    "TOOL_INVOKE": _tool_invoke,
+    "TOOL_RESULT": _tool_result,
+    "EFFECT_IN_DOUBT": _in_doubt,
+    "EFFECT_RESOLVED": _effect_resolved,
+    "COMMAND_REFUSED": _unchanged,
+    **{name: _ended(name) for name in ev.ENDINGS},
+}
+
+
+def apply(state: State, event: ev.Event) -> State:
+    """The state after one more event.
+
+    Raises ``IntegrityError`` when the tables do not allow it: such a log was not written by Charter.
+    """
+    try:
+        after = _APPLY[event.type](state, event.data, event.time)
+    except KeyError as error:
+        raise IntegrityError(
+            f"Event {state.version + 1} of {state.workflow_id} ({event.type}) cannot follow: {error.args[0]!r}.",
+            detail={"workflow_id": state.workflow_id, "version": state.version + 1},
+        ) from None
+    return replace(after, version=state.version + 1, updated_at=event.time)
+
+
+def fold(state: State, events: Iterable[ev.Event]) -> State:
+    """The state after these events: live runs and recovery share it."""
+    for event in events:
+        state = apply(state, event)
+    return state
+
+
+def proposer_of(proposal: ProposalState) -> Principal:
+    """Who proposed it."""
+    return proposal.made.proposed_by

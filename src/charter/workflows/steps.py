@@ -1,0 +1,188 @@
+"""Opening steps, and ending runs: what follows when a step has its outcome."""
+
+from __future__ import annotations
+
+from charter.errors import CharterError
+from charter.model import events as ev
+from charter.model.approval import ApprovalRequest, ShownField
+from charter.model.digests import step_digest
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, Step, Template
+from charter.model.times import later
+from charter.workflows import expressions, machine
+from charter.workflows.draft import Draft
+from charter.workflows.state import StepState
+
+
+def advance(draft: Draft) -> None:
+    """Open every step whose needs are met, until nothing moves; complete the run when all steps are done."""
+    template = draft.given.template
+    moved = True
+    while moved and draft.state.live:
+        moved = any(_consider(draft, template, index) for index in range(len(template.steps)))
+    if draft.state.live and all(_status(draft, step.id) in machine.STEP_DONE for step in template.steps):
+        _complete(draft, template)
+
+
+def _status(draft: Draft, step_id: str) -> str:
+    return draft.state.steps.get(step_id, StepState()).status
+
+
+def _consider(draft: Draft, template: Template, index: int) -> bool:
+    step = template.steps[index]
+    if not draft.state.live or _status(draft, step.id) != "pending":
+        return False
+    needs = [_status(draft, need) for need in template.needs_of(index)]
+    if not all(status in machine.STEP_DONE for status in needs):
+        return False
+    try:
+        wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return True
+    if not wanted:
+        _mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
+        return True
+    _mark(draft, step, "opened")
+    _open(draft, step)
+    return True
+
+
+def _mark(draft: Draft, step: Step, status: str, **fields: object) -> None:
+    draft.emit(
+        "WORKFLOW_STEP",
+        ev.WorkflowStep.model_validate({"step_id": step.id, "step_type": step.type, "status": status, **fields}),
+    )
+
+
+def _open(draft: Draft, step: Step) -> None:
+    if isinstance(step, AgentStep):
+        _grant(draft, step)
+    elif isinstance(step, ApprovalStep):
+        _ask(draft, step)
+
+
+def _grant(draft: Draft, step: AgentStep) -> None:
+    given = draft.given
+    draft.emit(
+        "AGENT_INVOKE",
+        ev.AgentInvoke(
+            agent_invocation_id=given.mint.new("invocation"),
+            step_id=step.id,
+            status="granted",
+            agent=step.agent or draft.state.started_by,
+            allowed_tools=step.allowed_tools,
+            calls=step.calls,
+            expires_at=later(given.now, step.expires_after_seconds),
+        ),
+    )
+
+
+def _ask(draft: Draft, step: ApprovalStep) -> None:
+    given, state = draft.given, draft.state
+    try:
+        question = str(expressions.render(step.question, state.scope()))
+        show = expressions.render(step.show, state.scope())
+        digest = step_digest(
+            tenant=state.tenant, workflow_id=state.workflow_id, step_id=step.id, question=question, show=show
+        )
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
+    request = ApprovalRequest(
+        approval_id=given.mint.new("approval"),
+        workflow_id=state.workflow_id,
+        step_id=step.id,
+        risk=step.risk,
+        digest=digest,
+        reason=question,
+        asked_because=f"Step {step.id!r} of {state.template} asks people to decide.",
+        policy_set_hash=given.decision.policy_set_hash if given.decision else "",
+        requirements=step.requirements,
+        shown=_shown(show),
+        requested_by=state.started_by,
+        requested_by_kind=state.started_by_kind,
+        owner=state.owner,
+        requested_at=given.now,
+        expires_at=later(given.now, step.expires_after_seconds),
+        allow_edit=False,
+    )
+    draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
+
+
+def _shown(show: object) -> tuple[ShownField, ...]:
+    items = show.items() if isinstance(show, dict) else [("shown", show)] if show is not None else []
+    return tuple(ShownField(label=str(key)[:100], value=str(value)[:2000]) for key, value in items)
+
+
+def _complete(draft: Draft, template: Template) -> None:
+    try:
+        output = expressions.render(template.output, draft.state.scope())
+    except CharterError as error:
+        end(draft, "WORKFLOW_FAILED", code=error.error_code, reason=f"The template's output: {error.message}")
+        return
+    end(draft, "WORKFLOW_COMPLETED", output=output)
+
+
+def complete_step(draft: Draft, step: Step, output: object) -> None:
+    """The step is done; go on."""
+    _mark(draft, step, "completed", output=output)
+    advance(draft)
+
+
+def fail_step(draft: Draft, step: Step, code: str, reason: str) -> None:
+    """The step failed; what follows is the step's ``on_failure``."""
+    if isinstance(step, ActionStep) and step.on_failure == "skip":
+        _mark(draft, step, "skipped", code=code, reason=reason)
+        advance(draft)
+        return
+    _mark(draft, step, "failed", code=code, reason=reason)
+    end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
+
+
+def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected") -> None:
+    """People said no, or nobody answered in time: the run ends as rejected."""
+    _mark(draft, step, status, code=f"approval_{status}", reason=reason)
+    end(draft, "WORKFLOW_REJECTED", code=f"approval_{status}", reason=f"Step {step.id!r}: {reason}")
+
+
+def end(
+    draft: Draft,
+    event_type: str,
+    *,
+    output: object = None,
+    code: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """End the run: what is open is closed first, so that nothing of it can be used any more."""
+    for approval_id, approval in list(draft.state.approvals.items()):
+        if approval.status in ("pending", "approved"):
+            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The workflow has ended.")
+            draft.emit("APPROVAL_CLOSED", closed)
+    for invocation in list(draft.state.invocations.values()):
+        if invocation.status == "open":
+            end_invocation(draft, invocation.agent_invocation_id, "ended")
+    draft.emit(event_type, ev.WorkflowEnded(output=output, code=code, reason=reason))
+
+
+def end_invocation(draft: Draft, invocation_id: str, status: str) -> None:
+    """Take a grant back."""
+    invocation = draft.state.invocations[invocation_id]
+    draft.emit(
+        "AGENT_INVOKE",
+        ev.AgentInvoke.model_validate(
+            {
+                "agent_invocation_id": invocation_id,
+                "step_id": invocation.step_id,
+                "status": status,
+                "agent": invocation.agent,
+            }
+        ),
+    )
+
+
+def step_named(template: Template, step_id: str) -> Step:
+    """The step of this id. ``KeyError`` when there is none."""
+    for step in template.steps:
+        if step.id == step_id:
+            return step
+    raise KeyError(step_id)

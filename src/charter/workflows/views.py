@@ -1,0 +1,135 @@
+"""What people and agents see of a run: where it is, what they may do, and who or what it waits for."""
+
+from __future__ import annotations
+
+from charter.model.principal import Principal
+from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
+from charter.model.template import AgentStep, Template
+from charter.workflows.approvals import still_needed
+from charter.workflows.calls import who
+from charter.workflows.facts import invocation_live
+from charter.workflows.state import State, StepState
+
+
+def context(state: State, template: Template, principal: Principal, now: str) -> WorkflowContext:
+    """The whole view for one caller."""
+    blockers = blocked_by(state)
+    invocations = open_invocations(state, template, principal, now)
+    current = next((key for key, step in reversed(state.steps.items()) if step.status == "open"), None)
+    status = "waiting" if state.live and blockers and not invocations else state.status
+    return WorkflowContext.model_validate(
+        {
+            "workflow_id": state.workflow_id,
+            "tenant_id": state.tenant,
+            "actor": principal.actor(),
+            "template": state.template,
+            "status": status,
+            "purpose": state.purpose,
+            "case_id": state.case_id,
+            "dry_run": state.dry_run,
+            "current_step": current,
+            "allowed_tools": invocations[0].allowed_tools if invocations else (),
+            "approval_required": any(item.what == "approval" for item in blockers),
+            "invocations": invocations,
+            "blocked_by": blockers,
+            "steps": {step.id: state.steps.get(step.id, StepState()).status for step in template.steps},
+            "output": state.output,
+            "reason": state.reason,
+            "next_step": _next_step(state, invocations, blockers),
+        }
+    )
+
+
+def open_invocations(state: State, template: Template, principal: Principal, now: str) -> tuple[OpenInvocation, ...]:
+    """The invocations that this caller may use now."""
+    by_id = {step.id: step for step in template.steps}
+    out = []
+    for item in state.invocations.values():
+        step = by_id.get(item.step_id)
+        if not isinstance(step, AgentStep) or not invocation_live(state, item.agent_invocation_id, principal, now):
+            continue
+        out.append(
+            OpenInvocation(
+                agent_invocation_id=item.agent_invocation_id,
+                step_id=item.step_id,
+                title=step.title,
+                instructions=step.instructions,
+                allowed_tools=item.allowed_tools,
+                calls_left=max(0, item.calls_budget - item.calls_used),
+                expires_at=item.expires_at,
+                output_schema=step.output_schema,
+            )
+        )
+    return tuple(out)
+
+
+def blocked_by(state: State) -> tuple[Blocker, ...]:
+    """Who or what the run waits for, people first."""
+    if not state.live:
+        return ()
+    out = []
+    for approval in state.approvals.values():
+        if approval.status == "pending":
+            request = approval.request
+            missing = who(still_needed(request.requirements, approval.decisions))
+            asked = approval.decisions[-1] if approval.decisions else None
+            more = (
+                f" Asked by {asked.decided_by}: {asked.comment}"
+                if asked and asked.decision == "request_more_info"
+                else ""
+            )
+            detail = f"Approval of {request.tool or 'step ' + request.step_id} by {missing}.{more}"
+            out.append(
+                Blocker(
+                    what="approval",
+                    who=missing,
+                    since=request.requested_at,
+                    detail=detail,
+                    approval_id=request.approval_id,
+                )
+            )
+    for effect in state.effects.values():
+        name = effect.invoke.tool
+        if effect.status == "in_doubt":
+            detail = f"Nobody knows whether {name} ran: {effect.reason}"
+            what, whom = "effect_in_doubt", "an operator"
+        else:
+            detail, what, whom = f"{name} is running.", "effect", name
+        out.append(
+            Blocker.model_validate(
+                {
+                    "what": what,
+                    "who": whom,
+                    "since": effect.since,
+                    "detail": detail,
+                    "effect_id": effect.invoke.effect_id,
+                }
+            )
+        )
+    for invocation in state.invocations.values():
+        if invocation.status == "open":
+            detail = f"Agent {invocation.agent} works on step {invocation.step_id!r}."
+            out.append(Blocker(what="agent", who=invocation.agent, since=invocation.since, detail=detail))
+    if not out:
+        out.append(
+            Blocker(what="engine", who="charter", since=state.updated_at, detail="The engine runs the next step.")
+        )
+    return tuple(out)
+
+
+def blocked_on(state: State) -> str | None:
+    """One line for lists: the first blocker."""
+    blockers = blocked_by(state)
+    return f"{blockers[0].what}:{blockers[0].who}" if blockers else None
+
+
+def _next_step(state: State, invocations: tuple[OpenInvocation, ...], blockers: tuple[Blocker, ...]) -> str:
+    if not state.live:
+        return f"The workflow is {state.status}; start another if there is more to do."
+    if invocations:
+        first = invocations[0]
+        return (
+            f"You hold {first.agent_invocation_id} for step {first.step_id!r}: call describe_tools, then propose_action or "
+            "invoke_tool; when the step's work is done call complete_step."
+        )
+    return f"Wait: {blockers[0].detail} Call get_workflow again later."
