@@ -25,9 +25,7 @@ data = st.dictionaries(
         max_leaves=8,
     ),
 )
-events = st.builds(
-    Event, texts, texts, texts, st.dictionaries(texts, texts), data, texts, texts, st.none() | texts
-)
+events = st.builds(Event, texts, texts, texts, st.dictionaries(texts, texts), data, texts, texts, st.none() | texts)
 places = st.tuples(texts, texts, st.integers(0, 2**53 - 1), st.integers(1, 2**53 - 1))
 
 

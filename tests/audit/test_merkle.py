@@ -83,10 +83,7 @@ def test_the_frontier_tells_each_inner_node_once(leaves: list[bytes]) -> None:
             nodes[level, index] = value
     tree = Tree(map(leaf_hash, leaves))
     assert nodes == {
-        (level, index): value
-        for level, row in enumerate(tree.levels)
-        if level
-        for index, value in enumerate(row)
+        (level, index): value for level, row in enumerate(tree.levels) if level for index, value in enumerate(row)
     }
 
 
@@ -141,9 +138,7 @@ def test_plans_ask_for_few_complete_nodes(index: int, more: int) -> None:
 
 @given(st.integers(0, 3000))
 def test_subtrees_cover_a_range_once(size: int) -> None:
-    covered = [
-        leaf for level, index in subtrees(0, size) for leaf in range(index << level, (index + 1) << level)
-    ]
+    covered = [leaf for level, index in subtrees(0, size) for leaf in range(index << level, (index + 1) << level)]
     assert covered == list(range(size))
 
 

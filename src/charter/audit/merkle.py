@@ -237,9 +237,7 @@ def verify_inclusion(hash_: bytes, index: int, size: int, proof: Sequence[bytes]
     return last == 0 and hash_ == root
 
 
-def verify_consistency(
-    old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]
-) -> bool:
+def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]) -> bool:
     """Does the newer tree only add to the older one? (RFC 9162 section 2.1.4.2)"""
     if not 0 <= old_size <= new_size:
         return False
