@@ -1,0 +1,272 @@
+"""The keys that ``charter init`` makes, one file a purpose, in a folder only the operator can enter.
+
+======================  ================================================================================
+``tokens.json``         private JWK set (RFC 7517, Ed25519): signs bearer tokens: the first signs, all verify
+``checkpoint.key``      Ed25519, as a C2SP signed-note signer key: signs the ledger's checkpoints
+``checkpoint.vkey``     its public half as a C2SP verifier key: give it to whoever verifies offline
+``sealing.json``        AES-256 ring: encrypts sensitive values beside the log; ``current`` seals, all unseal
+``request-state.json``  ring of 32-byte secrets that seal MCP request states; the same for all workers
+======================  ================================================================================
+
+Folder 0700, files 0600; a file that others may read is refused. Whoever has these files can issue any token
+and sign any checkpoint.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from charter.errors import Misconfigured
+
+TOKENS, CHECKPOINT, VKEY = "tokens.json", "checkpoint.key", "checkpoint.vkey"
+SEALING, REQUEST_STATE = "sealing.json", "request-state.json"
+T = TypeVar("T")
+
+_ED25519_NOTE = b"\x01"  # C2SP signed-note: the algorithm byte of Ed25519
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """A token-signing key and its ``kid``, the RFC 7638 thumbprint."""
+
+    kid: str
+    private: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        """The half that verifies."""
+        return self.private.public_key()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys, loaded. Nothing secret shows in ``repr``."""
+
+    folder: Path
+    tokens: tuple[TokenKey, ...]
+    checkpoint_name: str
+    sealing_current: str
+    checkpoint: Ed25519PrivateKey = field(repr=False)
+    sealing: Mapping[str, bytes] = field(repr=False)
+    request_state: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def vkey(self) -> str:
+        """The ledger's public key as a C2SP verifier key: ``name+hash+base64``."""
+        return note_vkey(self.checkpoint_name, self.checkpoint.public_key())
+
+    def jwks(self) -> dict[str, Any]:
+        """The public halves of the token keys, as a JWK set."""
+        return {"keys": [_public_jwk(key.private) | {"kid": key.kid} for key in self.tokens]}
+
+
+def create_keys(folder: Path, *, name: str = "charter") -> Keys:
+    """Make the keys that are missing and load them all; a key that is there is never replaced.
+
+    ``name`` is the checkpoint signer's name. Two processes may do this at once: the first one's files win.
+    """
+    if not name or any(character.isspace() or character == "+" for character in name):
+        raise Misconfigured(
+            f"Checkpoint signer name {name!r} has a space or a plus sign.",
+            code="key_name",
+            next_step="Take a name like charter.example.org.",
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    makers: dict[str, Callable[[], bytes]] = {
+        TOKENS: _new_tokens,
+        CHECKPOINT: lambda: _new_checkpoint(name),
+        SEALING: _new_sealing,
+        REQUEST_STATE: _new_request_state,
+    }
+    for file, make in makers.items():
+        if not (folder / file).exists():
+            _write_once(folder / file, make())
+    keys = load_keys(folder)
+    if not (folder / VKEY).exists():
+        _write_once(folder / VKEY, keys.vkey.encode() + b"\n")
+    return keys
+
+
+def load_keys(folder: Path) -> Keys:
+    """Read the keys. ``Misconfigured``: ``keys_missing``, ``keys_readable_by_others``, ``keys_damaged``."""
+    if folder.is_dir():
+        _refuse_open_doors(folder, "700")
+    tokens = _parse(folder / TOKENS, _tokens_of)
+    name, checkpoint = _parse(folder / CHECKPOINT, _checkpoint_of)
+    current, sealing = _parse(folder / SEALING, _sealing_of)
+    request_state = _parse(folder / REQUEST_STATE, _request_state_of)
+    return Keys(
+        folder=folder,
+        tokens=tokens,
+        checkpoint_name=name,
+        checkpoint=checkpoint,
+        sealing_current=current,
+        sealing=sealing,
+        request_state=request_state,
+    )
+
+
+def note_vkey(name: str, public: Ed25519PublicKey) -> str:
+    """A C2SP signed-note verifier key: name, key id (4 bytes of a SHA-256), algorithm byte with key."""
+    material = _ED25519_NOTE + public.public_bytes_raw()
+    key_id = hashlib.sha256(name.encode() + b"\n" + material).digest()[:4]
+    return f"{name}+{key_id.hex()}+{base64.b64encode(material).decode()}"
+
+
+def _new_tokens() -> bytes:
+    private = Ed25519PrivateKey.generate()
+    jwk = _public_jwk(private)
+    jwk |= {"d": _b64url(private.private_bytes_raw()), "kid": _thumbprint(private)}
+    return _json({"keys": [jwk]})
+
+
+def _new_checkpoint(name: str) -> bytes:
+    private = Ed25519PrivateKey.generate()
+    key_id = note_vkey(name, private.public_key()).split("+")[1]
+    material = base64.b64encode(_ED25519_NOTE + private.private_bytes_raw()).decode()
+    return f"PRIVATE+KEY+{name}+{key_id}+{material}\n".encode()
+
+
+def _new_sealing() -> bytes:
+    key = secrets.token_bytes(32)
+    key_id = _key_id(key)
+    return _json({"current": key_id, "keys": {key_id: base64.b64encode(key).decode()}})
+
+
+def _new_request_state() -> bytes:
+    return _json({"keys": [base64.b64encode(secrets.token_bytes(32)).decode()]})
+
+
+def _key_id(key: bytes) -> str:
+    """Names a sealing key without telling anything of it: half of a domain-separated SHA-256."""
+    return "k" + hashlib.sha256(b"charter sealing key id\x00" + key).hexdigest()[:15]
+
+
+def _public_jwk(private: Ed25519PrivateKey) -> dict[str, Any]:
+    x = _b64url(private.public_key().public_bytes_raw())
+    return {"kty": "OKP", "crv": "Ed25519", "x": x, "alg": "EdDSA", "use": "sig"}
+
+
+def _thumbprint(private: Ed25519PrivateKey) -> str:
+    """RFC 7638 with the members that RFC 8037 names, in order."""
+    x = _b64url(private.public_key().public_bytes_raw())
+    return _b64url(hashlib.sha256(f'{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}'.encode()).digest())
+
+
+def _tokens_of(data: bytes) -> tuple[TokenKey, ...]:
+    found = []
+    for jwk in orjson.loads(data)["keys"]:
+        if (jwk["kty"], jwk["crv"]) != ("OKP", "Ed25519"):
+            raise ValueError("not Ed25519")
+        seed = base64.urlsafe_b64decode(jwk["d"] + "=" * (-len(jwk["d"]) % 4))
+        found.append(TokenKey(kid=str(jwk["kid"]), private=Ed25519PrivateKey.from_private_bytes(seed)))
+    if not found or len({key.kid for key in found}) != len(found):
+        raise ValueError("no keys, or one kid twice")
+    return tuple(found)
+
+
+def _checkpoint_of(data: bytes) -> tuple[str, Ed25519PrivateKey]:
+    prefix, kind, name, key_id, material = data.decode().strip().split("+", 4)
+    raw = base64.b64decode(material, validate=True)
+    if (prefix, kind, raw[:1]) != ("PRIVATE", "KEY", _ED25519_NOTE):
+        raise ValueError("not a signer key")
+    private = Ed25519PrivateKey.from_private_bytes(raw[1:])
+    if note_vkey(name, private.public_key()).split("+")[1] != key_id:
+        raise ValueError("the key id does not fit the key")
+    return name, private
+
+
+def _sealing_of(data: bytes) -> tuple[str, dict[str, bytes]]:
+    ring = orjson.loads(data)
+    keys = {str(name): base64.b64decode(text, validate=True) for name, text in ring["keys"].items()}
+    if ring["current"] not in keys or any(len(key) != 32 for key in keys.values()):
+        raise ValueError("not a ring of AES-256 keys")
+    return str(ring["current"]), keys
+
+
+def _request_state_of(data: bytes) -> tuple[bytes, ...]:
+    keys = tuple(base64.b64decode(text, validate=True) for text in orjson.loads(data)["keys"])
+    if not keys or any(len(key) < 32 for key in keys):
+        raise ValueError("too short")
+    return keys
+
+
+def _parse(path: Path, parser: Callable[[bytes], T]) -> T:
+    data = _read_private(path)
+    try:
+        return parser(data)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # What exactly is wrong stays unsaid: parsers like to quote what they choke on.
+        raise Misconfigured(
+            f"{path}: not a key file of the expected form.",
+            code="keys_damaged",
+            next_step="Restore it from a backup; `charter init` makes a new one only where none is.",
+        ) from None
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            _refuse_open_doors(path, "600", os.fstat(file.fileno()).st_mode)
+            return file.read()
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"{path}: there is no such key file.", code="keys_missing", next_step="Run `charter init`."
+        ) from None
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read: {error.strerror}.", code="keys_unreadable") from None
+
+
+def _refuse_open_doors(path: Path, wanted: str, mode: int | None = None) -> None:
+    if os.name != "posix":
+        return  # other systems keep access lists, which mode bits do not show
+    mode = path.stat().st_mode if mode is None else mode
+    if stat.S_IMODE(mode) & 0o077:
+        raise Misconfigured(
+            f"{path}: others may read it (mode {stat.S_IMODE(mode):o}).",
+            code="keys_readable_by_others",
+            next_step=f"Run: chmod {wanted} '{path}'. If others may have read it, make new keys.",
+        )
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Whole or not at all, 0600 from the start, durable; a file that appeared meanwhile stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _b64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
