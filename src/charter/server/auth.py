@@ -291,11 +291,6 @@ def _header(token: str, types: Sequence[str]) -> dict[str, Any]:
 
 def _seconds(value: Any) -> float:
     """A NumericDate (RFC 7519): a finite number of plausible size; a boolean is none."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or abs(value) > 2**53
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 2**53:
         raise refused("token_times")
     return float(value)

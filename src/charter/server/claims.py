@@ -37,9 +37,7 @@ def refused(code: str) -> Unauthenticated:
 
 def valid_id(value: Any) -> bool:
     """An identifier of a principal: up to 256 visible characters, no spaces, not one of Charter's own."""
-    return (
-        isinstance(value, str) and _ID.fullmatch(value) is not None and not value.lower().startswith(f"{RESERVED}:")
-    )
+    return isinstance(value, str) and _ID.fullmatch(value) is not None and not value.lower().startswith(f"{RESERVED}:")
 
 
 def _id(value: Any) -> str:
@@ -132,9 +130,7 @@ def _mapped(roles: tuple[str, ...], role_map: Mapping[str, str]) -> tuple[str, .
     """With a map, only the groups that it names count."""
     if not role_map:
         return roles
-    return _union(
-        (), tuple(role_map[name] for name in roles if name in role_map and role_map[name] != RESERVED)
-    )
+    return _union((), tuple(role_map[name] for name in roles if name in role_map and role_map[name] != RESERVED))
 
 
 def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class JwksKeys:
         try:
             self._keys = parse_jwks(await self._fetch())
             self._fetched_at = self._clock()
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, TimeoutError) as error:
             _log.warning("The JWK set was not fetched (%s); known keys stay in use.", type(error).__name__)
 
     async def _fetch(self) -> bytes:

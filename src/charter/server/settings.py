@@ -130,9 +130,7 @@ def _nearest(key: str, known: Iterable[str], prefix: str = "") -> str:
     return f" Did you mean {prefix + close[0]!r}?" if close else ""
 
 
-def _variables(
-    model: type[Model] = Settings, path: tuple[str, ...] = ()
-) -> dict[str, tuple[tuple[str, ...], Any]]:
+def _variables(model: type[Model] = Settings, path: tuple[str, ...] = ()) -> dict[str, tuple[tuple[str, ...], Any]]:
     """Every variable that overrides a key: its name, and the key's path and type."""
     out: dict[str, tuple[tuple[str, ...], Any]] = {}
     for name, annotation in _fields(model).items():
@@ -146,9 +144,7 @@ def _variables(
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     known = _variables()
-    sections = tuple(
-        f"CHARTER_{name.upper()}_" for name, kind in _fields(Settings).items() if _is_section(kind)
-    )
+    sections = tuple(f"CHARTER_{name.upper()}_" for name, kind in _fields(Settings).items() if _is_section(kind))
     table: dict[str, Any] = {}
     for name, text in environ.items():
         if name in known:
@@ -178,9 +174,7 @@ def _parsed(name: str, text: str, annotation: Any) -> Any:
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
-            raise Misconfigured(
-                f"Environment: {name} must be a JSON object.", code="config_invalid"
-            ) from None
+            raise Misconfigured(f"Environment: {name} must be a JSON object.", code="config_invalid") from None
     if not text and type(None) in get_args(annotation):
         return None
     return text
@@ -194,9 +188,7 @@ def _where(source: Path | None, from_environment: Mapping[str, Any]) -> Any:
                 return str(source) if source else "defaults"
             node = node[part]
         return (
-            "environment CHARTER_" + "_".join(str(part) for part in path).upper()
-            if path
-            else str(source or "settings")
+            "environment CHARTER_" + "_".join(str(part) for part in path).upper() if path else str(source or "settings")
         )
 
     return named
@@ -208,9 +200,7 @@ def _explained(error: ValidationError, where: Any) -> Misconfigured:
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         path = tuple(problem["loc"])
         key = ".".join(str(part) for part in path)
-        lines.append(
-            f"{where(path)}: {key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}"
-        )
+        lines.append(f"{where(path)}: {key + ': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}")
     return Misconfigured(
         "; ".join(lines[:5]) + ".", code="config_invalid", next_step="Correct the named key and start again."
     )

@@ -204,9 +204,7 @@ class Settings(Model):
             )
         public = urlsplit(self.server.public_url or "http://localhost").hostname or ""
         if self.server.anonymous and not is_loopback(public):
-            raise ValueError(
-                "server.anonymous = true with a public_url that is not loopback; set anonymous = false"
-            )
+            raise ValueError("server.anonymous = true with a public_url that is not loopback; set anonymous = false")
         if self.server.host in _WILDCARDS and self.server.public_url is None:
             raise ValueError(
                 f"server.host {self.server.host!r} listens everywhere, "
@@ -214,8 +212,7 @@ class Settings(Model):
             )
         if self.auth.local_keys and self.auth.issuer == self.local_issuer:
             raise ValueError(
-                "auth.issuer equals auth.local_issuer: the issuer decides whose keys verify a token; "
-                "name them apart"
+                "auth.issuer equals auth.local_issuer: the issuer decides whose keys verify a token; name them apart"
             )
         return self
 

@@ -1,0 +1,348 @@
+"""OpenTelemetry: for looking, never for proof (the events are the record; an exporter may drop spans).
+
+Off unless ``[telemetry] otlp_endpoint`` is set or the host program has put its own tracer provider in place;
+then every helper is a no-op of well under 5 µs. Nothing from a call's arguments or results reaches a span:
+only the attribute names of ``spans.Attr`` are set, and what is exported has exception texts and status
+descriptions taken out, those that the MCP SDK writes included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import AttributeValue
+
+from charter import __version__
+from charter.errors import CharterError
+from charter.model.policy import Decision
+from charter.server.settings_model import Settings
+from charter.server.spans import ATTRIBUTES, Attr, Metric, execute_tool, invoke_workflow
+
+SCOPE = "charter"
+_MAX_TEXT = 256
+_EXCEPTION_TEXTS = ("exception.message", "exception.stacktrace")
+_ids: ContextVar[tuple[int, int] | None] = ContextVar("charter_span_ids", default=None)
+_NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+
+
+class Telemetry:
+    """Spans and metrics of one server.
+
+    ``Telemetry()`` is off; ``Telemetry.configure(settings)`` is as configured.
+    """
+
+    def __init__(
+        self, tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None
+    ) -> None:
+        self._tracer_provider, self._meter_provider = tracer_provider, meter_provider
+        self._tracer = tracer_provider.get_tracer(SCOPE, __version__) if tracer_provider else None
+        meter = (meter_provider or metrics.NoOpMeterProvider()).get_meter(SCOPE, __version__)
+        self._meter, self._measuring = meter, meter_provider is not None
+        self._decisions = meter.create_counter(Metric.DECISIONS, "{decision}", "Policy decisions by verdict")
+        self._calls = meter.create_histogram(Metric.CALL_DURATION, "s", "Governed calls, from request to reply")
+        self._upstreams = meter.create_histogram(Metric.UPSTREAM_DURATION, "s", "The upstream's share of a call")
+
+    @classmethod
+    def configure(
+        cls,
+        settings: Settings,
+        *,
+        exporter: SpanExporter | None = None,
+        metric_reader: MetricReader | None = None,
+        instance: str | None = None,
+        install: bool = True,
+    ) -> Telemetry:
+        """Providers as configured. ``install`` makes the tracer provider the process's, so that the MCP SDK
+        uses it.
+
+        ``exporter`` and ``metric_reader`` take the place of OTLP (tests, other back ends). A provider that
+        the host has installed is used as it is; exporting and its secrets are then the host's business.
+        """
+        hosted = trace.get_tracer_provider()
+        if exporter is None and metric_reader is None and settings.telemetry.otlp_endpoint is None:
+            if isinstance(hosted, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+                return cls()
+            return cls(hosted, metrics.get_meter_provider())
+        resource = _resource(settings, instance)
+        tracer_provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=True)
+        tracer_provider.add_span_processor(BatchSpanProcessor(Scrubbing(exporter or _otlp_spans(settings))))
+        readers = [metric_reader] if metric_reader else _otlp_metrics(settings)
+        meter_provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=True)
+        if install:
+            trace.set_tracer_provider(tracer_provider)
+            metrics.set_meter_provider(meter_provider)
+        return cls(tracer_provider, meter_provider)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether spans are made at all."""
+        return self._tracer is not None
+
+    def span(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue | None] | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        links: Sequence[Link] = (),
+    ) -> AbstractContextManager[Span]:
+        """A span around a block. An exception that leaves it marks the span with its code or class, never its
+        text.
+
+        Attributes that ``spans.Attr`` does not name, and those that are None, are left out.
+        """
+        return _NOTHING if self._tracer is None else self._recorded(self._tracer, name, attributes, kind, links)
+
+    def tool_span(self, tool: str, attributes: Mapping[str, AttributeValue | None]) -> AbstractContextManager[Span]:
+        """The span of the upstream call, a client's."""
+        if self._tracer is None:
+            return _NOTHING
+        named = {Attr.OPERATION: "execute_tool", Attr.TOOL: tool, **attributes}
+        return self._recorded(self._tracer, execute_tool(tool), named, SpanKind.CLIENT, ())
+
+    def annotate(self, attributes: Mapping[str, AttributeValue | None], workflow_id: str | None = None) -> None:
+        """Put attributes on the current span (the SDK's request span, for one) and link it to its workflow's
+        trace.
+        """
+        if self._tracer is None:
+            return
+        span = trace.get_current_span()
+        span.set_attributes(safe_attributes(attributes))
+        if workflow_id is not None:
+            span.set_attribute(Attr.WORKFLOW, workflow_id)
+            link = workflow_link(workflow_id)
+            span.add_link(link.context)
+
+    def decided(self, decision: Decision, *, action: str, span: Span | None = None) -> None:
+        """Count a decision and describe it on ``span`` (default: the current one)."""
+        if self._measuring:
+            self._decisions.add(1, {Attr.VERDICT: decision.verdict, Attr.ACTION: action})
+        if self._tracer is not None:
+            (span or trace.get_current_span()).set_attributes(decision_attributes(decision, action))
+
+    def call_took(self, seconds: float, *, tool: str | None = None, outcome: str | None = None) -> None:
+        """Record how long a governed call took altogether."""
+        if self._measuring:
+            self._calls.record(seconds, safe_attributes({Attr.TOOL: tool, Attr.OUTCOME: outcome}))
+
+    def upstream_took(self, seconds: float, *, server: str, tool: str, outcome: str) -> None:
+        """Record how long the upstream took of it."""
+        if self._measuring:
+            named = {Attr.SERVER: server, Attr.TOOL: tool, Attr.OUTCOME: outcome}
+            self._upstreams.record(seconds, safe_attributes(named))
+
+    def watch_pending_approvals(self, count: Callable[[], int]) -> None:
+        """``count`` is asked, from the exporter's thread, whenever metrics are collected: it must not block."""
+
+        def observe(options: CallbackOptions) -> Iterable[Observation]:
+            yield Observation(count())
+
+        self._meter.create_observable_gauge(
+            Metric.PENDING_APPROVALS, [observe], "{approval}", "Approvals that wait for people"
+        )
+
+    def workflow_started(self, workflow_id: str, template: str) -> None:
+        """Make the root of the workflow's own trace, the target of every ``workflow_link``; it links back to
+        the start.
+        """
+        if self._tracer is None:
+            return
+        root = workflow_link(workflow_id).context
+        named = {Attr.OPERATION: "invoke_workflow", Attr.WORKFLOW_NAME: template, Attr.WORKFLOW: workflow_id}
+        current = trace.get_current_span().get_span_context()
+        token = _ids.set((root.trace_id, root.span_id))
+        try:
+            self._tracer.start_span(
+                invoke_workflow(template),
+                context=Context(),
+                attributes=safe_attributes(named),
+                links=[Link(current)] if current.is_valid else [],
+            ).end()
+        finally:
+            _ids.reset(token)
+
+    def workflow_moment(self, workflow_id: str, name: str, attributes: Mapping[str, AttributeValue | None]) -> None:
+        """A short span in the workflow's own trace (an approval asked for, decided), linked to the current
+        call.
+
+        A wait of days is never an open span: it would be lost in a crash. Each end of it is a moment.
+        """
+        if self._tracer is None:
+            return
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(workflow_link(workflow_id).context), Context())
+        current = trace.get_current_span().get_span_context()
+        named = {**attributes, Attr.WORKFLOW: workflow_id}
+        links = [Link(current)] if current.is_valid else []
+        self._tracer.start_span(name, context=parent, attributes=safe_attributes(named), links=links).end()
+
+    def shutdown(self) -> None:
+        """Send what is waiting, and stop. Blocks for some seconds when the collector does not answer."""
+        for provider in (self._tracer_provider, self._meter_provider):
+            if isinstance(provider, TracerProvider | MeterProvider):
+                provider.shutdown()
+
+    @contextmanager
+    def _recorded(
+        self,
+        tracer: trace.Tracer,
+        name: str,
+        attributes: Mapping[str, AttributeValue | None] | None,
+        kind: SpanKind,
+        links: Sequence[Link],
+    ) -> Iterator[Span]:
+        with tracer.start_as_current_span(
+            name,
+            kind=kind,
+            attributes=safe_attributes(attributes or {}),
+            links=links,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                code = error.error_code if isinstance(error, CharterError) else type(error).__qualname__
+                span.set_attribute(Attr.ERROR, code)
+                span.set_status(StatusCode.ERROR)
+                raise
+
+
+def workflow_link(workflow_id: str) -> Link:
+    """A link to the workflow's own trace; its ids follow from the workflow's id, so no state is kept for it."""
+    material = hashlib.sha256(b"charter.workflow\x00" + workflow_id.encode()).digest()
+    context = SpanContext(
+        trace_id=int.from_bytes(material[:16], "big") or 1,
+        span_id=int.from_bytes(material[16:24], "big") or 1,
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+    return Link(context)
+
+
+def current_trace_id() -> str | None:
+    """The trace that is being recorded or continued now, as 32 hexadecimal digits; for the event's
+    ``trace_id``.
+    """
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+def decision_attributes(decision: Decision, action: str) -> dict[str, AttributeValue]:
+    """A policy decision as span attributes."""
+    return safe_attributes(
+        {
+            Attr.ACTION: action,
+            Attr.VERDICT: decision.verdict,
+            Attr.CODE: decision.code,
+            Attr.POLICIES: decision.policy_ids,
+            Attr.POLICY_SET: decision.policy_set_hash,
+            Attr.OBLIGATIONS: tuple(obligation.name for obligation in decision.obligations),
+        }
+    )
+
+
+def safe_attributes(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    """Those with a known name and a value; texts are cut at 256 characters."""
+    return {
+        name: value[:_MAX_TEXT] if isinstance(value, str) else value
+        for name, value in attributes.items()
+        if value is not None and name in ATTRIBUTES
+    }
+
+
+class Scrubbing(SpanExporter):
+    """Takes exception texts and status descriptions out before anything leaves: the SDK's spans repeat
+    messages.
+    """
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export the spans without their texts."""
+        return self._inner.export([_scrubbed(span) for span in spans])
+
+    def shutdown(self) -> None:
+        """Stop."""
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is waiting."""
+        return self._inner.force_flush(timeout_millis)
+
+
+def _scrubbed(span: ReadableSpan) -> ReadableSpan:
+    if not span.events and span.status.description is None:
+        return span
+    events = [
+        Event(
+            event.name,
+            {name: value for name, value in (event.attributes or {}).items() if name not in _EXCEPTION_TEXTS},
+            event.timestamp,
+        )
+        for event in span.events
+    ]
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=events,
+        links=span.links,
+        kind=span.kind,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+class _Ids(RandomIdGenerator):
+    """Random ids, but for the root of a workflow's trace, whose ids follow from the workflow's."""
+
+    def generate_trace_id(self) -> int:
+        chosen = _ids.get()
+        return chosen[0] if chosen else super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        chosen = _ids.get()
+        return chosen[1] if chosen else super().generate_span_id()
+
+
+def _resource(settings: Settings, instance: str | None) -> Resource:
+    named = {"service.name": settings.telemetry.service_name, "service.version": __version__}
+    return Resource.create({**named, **({"service.instance.id": instance} if instance else {})})
+
+
+def _otlp_spans(settings: Settings) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    headers = settings.telemetry.otlp_headers or None
+    return OTLPSpanExporter(endpoint=_endpoint(settings, "traces"), headers=headers)
+
+
+def _otlp_metrics(settings: Settings) -> list[MetricReader]:
+    if settings.telemetry.otlp_endpoint is None:
+        return []
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    headers = settings.telemetry.otlp_headers or None
+    return [PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=_endpoint(settings, "metrics"), headers=headers))]
+
+
+def _endpoint(settings: Settings, signal: str) -> str:
+    return f"{(settings.telemetry.otlp_endpoint or '').rstrip('/')}/v1/{signal}"

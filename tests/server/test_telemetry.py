@@ -1,0 +1,297 @@
+"""Telemetry: one trace a call that continues the client's, a trace a workflow, and never a secret in either."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import timeit
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool
+from opentelemetry import trace
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from charter.errors import Denied
+from charter.model.policy import Decision, Obligation
+from charter.server.settings import load_settings
+from charter.server.spans import POLICY, STORE_APPEND, Attr, Metric
+from charter.server.telemetry import Telemetry, current_trace_id, safe_attributes, workflow_link
+
+SECRET = "hunter2-correct-horse"
+DECISION = Decision(
+    verdict="require_approval",
+    reason=f"a reason that may quote {SECRET}",
+    code="approval_required",
+    policy_ids=("high-risk-needs-two",),
+    obligations=(Obligation(name="require_approval", policy_id="high-risk-needs-two"),),
+    policy_set_hash="sha256:ab",
+)
+
+
+class Recorded:
+    """Telemetry over in-memory exporters."""
+
+    def __init__(self) -> None:
+        self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
+        settings = load_settings(environ={}, cwd=Path("/"))
+        self.telemetry = Telemetry.configure(
+            settings, exporter=self.exporter, metric_reader=self.reader, instance="srv_1", install=False
+        )
+
+    def spans(self) -> dict[str, ReadableSpan]:
+        provider = self.telemetry._tracer_provider
+        assert isinstance(provider, TracerProvider)
+        provider.force_flush()
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+    def metrics(self) -> dict[str, list[Any]]:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        found = data.resource_metrics[0].scope_metrics[0].metrics
+        return {metric.name: list(metric.data.data_points) for metric in found}
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    made = Recorded()
+    yield made
+    made.telemetry.shutdown()
+
+
+def test_nothing_is_recorded_when_nothing_is_configured() -> None:
+    telemetry = Telemetry.configure(load_settings(environ={}, cwd=Path("/")))
+    assert not telemetry.enabled
+    with telemetry.span(POLICY, {Attr.WORKFLOW: "wf_1"}) as span:
+        assert not span.is_recording()
+    telemetry.decided(DECISION, action="tool.invoke")
+    telemetry.workflow_started("wf_1", "t@1")
+    telemetry.shutdown()
+
+
+def test_when_off_a_span_costs_next_to_nothing_beside_a_recorded_one(recorded: Recorded) -> None:
+    def cost(telemetry: Telemetry) -> float:
+        def once() -> None:
+            with telemetry.span(POLICY, {Attr.WORKFLOW: "wf_1"}):
+                pass
+
+        return min(timeit.repeat(once, number=300, repeat=5))
+
+    assert cost(Telemetry()) * 3 < cost(recorded.telemetry)  # a ratio of about 20 when measured
+
+
+def test_spans_nest_and_carry_the_decision(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    with telemetry.span("request") as outer, telemetry.span(POLICY, {Attr.WORKFLOW: "wf_1", Attr.STEP: None}):
+        telemetry.decided(DECISION, action="tool.invoke")
+        assert current_trace_id() == f"{outer.get_span_context().trace_id:032x}"
+    policy = recorded.spans()[POLICY]
+    assert policy.parent is not None
+    assert policy.parent.span_id == outer.get_span_context().span_id
+    assert dict(policy.attributes or {}) == {
+        "charter.workflow_id": "wf_1",
+        "charter.action": "tool.invoke",
+        "charter.decision.verdict": "require_approval",
+        "charter.decision.code": "approval_required",
+        "charter.policy.ids": ("high-risk-needs-two",),
+        "charter.policy.set_hash": "sha256:ab",
+        "charter.obligations": ("require_approval",),
+    }
+    assert policy.resource.attributes["service.name"] == "charter"
+    assert policy.resource.attributes["service.instance.id"] == "srv_1"
+
+
+def test_the_upstream_call_is_a_client_span_of_the_genai_conventions(recorded: Recorded) -> None:
+    with recorded.telemetry.tool_span("casebook__read", {Attr.EFFECT: "eff_1"}):
+        pass
+    span = recorded.spans()["execute_tool casebook__read"]
+    assert span.kind is SpanKind.CLIENT
+    assert (span.attributes or {})["gen_ai.operation.name"] == "execute_tool"
+
+
+def test_only_known_attributes_are_set_and_long_texts_are_cut() -> None:
+    found = safe_attributes({"arguments": SECRET, Attr.TOOL: "x" * 999, Attr.STEP: None})
+    assert found == {Attr.TOOL: "x" * 256}
+
+
+def test_an_error_is_told_by_its_code_never_by_its_text(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    for error in (Denied(f"no: {SECRET}", code="no_workflow"), ValueError(SECRET)):
+        with pytest.raises(type(error)), telemetry.span(type(error).__name__):
+            raise error
+    spans = recorded.spans()
+    assert (spans["Denied"].attributes or {})["error.type"] == "no_workflow"
+    assert (spans["ValueError"].attributes or {})["error.type"] == "ValueError"
+    assert all(span.status.status_code is StatusCode.ERROR for span in spans.values())
+    assert not any(SECRET in span.to_json() for span in spans.values())
+
+
+def test_what_other_instrumentation_writes_is_scrubbed_before_it_leaves(recorded: Recorded) -> None:
+    tracer = recorded.telemetry._tracer
+    assert tracer is not None
+    with pytest.raises(RuntimeError), tracer.start_as_current_span("foreign"):
+        raise RuntimeError(SECRET)
+    span = recorded.spans()["foreign"]
+    assert [event.name for event in span.events] == ["exception"]
+    assert dict(span.events[0].attributes or {})["exception.type"] == "RuntimeError"
+    assert SECRET not in span.to_json()
+
+
+def test_all_calls_of_a_workflow_link_to_one_trace_whose_root_is_the_start(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    with telemetry.span("start"):
+        telemetry.workflow_started("wf_1", "governed-session@1")
+    with telemetry.span("call"):
+        telemetry.annotate({Attr.TENANT: "acme"}, workflow_id="wf_1")
+        telemetry.workflow_moment("wf_1", "charter.approval", {Attr.APPROVAL: "appr_1"})
+    spans = recorded.spans()
+    root, call, moment = spans["invoke_workflow governed-session@1"], spans["call"], spans["charter.approval"]
+    wanted = workflow_link("wf_1").context
+    assert root.context is not None
+    assert (root.context.trace_id, root.context.span_id, root.parent) == (wanted.trace_id, wanted.span_id, None)
+    assert [link.context.span_id for link in call.links] == [wanted.span_id]
+    assert moment.parent is not None
+    assert moment.parent.span_id == wanted.span_id
+    assert call.context is not None
+    assert call.context.trace_id != wanted.trace_id
+    assert [link.context.span_id for link in moment.links] == [call.context.span_id]
+
+
+def test_the_workflow_link_follows_from_the_id_alone() -> None:
+    assert workflow_link("wf_1").context == workflow_link("wf_1").context
+    assert workflow_link("wf_1").context.trace_id != workflow_link("wf_2").context.trace_id
+
+
+def test_metrics_count_decisions_latencies_and_what_waits(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    waiting = 3
+    telemetry.watch_pending_approvals(lambda: waiting)
+    for _ in range(2):
+        telemetry.decided(DECISION, action="tool.invoke")
+    telemetry.call_took(0.01, tool="casebook__read", outcome="succeeded")
+    telemetry.upstream_took(0.005, server="casebook", tool="casebook__read", outcome="succeeded")
+    found = recorded.metrics()
+    decisions = found[Metric.DECISIONS][0]
+    assert (decisions.value, decisions.attributes["charter.decision.verdict"]) == (2, "require_approval")
+    assert found[Metric.PENDING_APPROVALS][0].value == 3
+    assert (found[Metric.CALL_DURATION][0].count, found[Metric.UPSTREAM_DURATION][0].count) == (1, 1)
+
+
+class Receiver:
+    """A collector in process: keeps what is posted to it over OTLP/HTTP."""
+
+    def __init__(self) -> None:
+        receiver = self
+        self.traces, self.metrics = ExportTraceServiceRequest(), ExportMetricsServiceRequest()
+        self.headers: dict[str, str] = {}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                if self.path == "/v1/traces":
+                    receiver.traces.MergeFromString(body)
+                elif self.path == "/v1/metrics":
+                    receiver.metrics.MergeFromString(body)
+                receiver.headers |= {name.lower(): value for name, value in self.headers.items()}
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def test_spans_and_metrics_reach_a_collector_over_otlp() -> None:
+    receiver = Receiver()
+    try:
+        environ = {
+            "CHARTER_TELEMETRY_OTLP_ENDPOINT": receiver.url,
+            "CHARTER_TELEMETRY_OTLP_HEADERS": '{"x-key": "k"}',
+            "CHARTER_TELEMETRY_SERVICE_NAME": "charter-test",
+        }
+        telemetry = Telemetry.configure(load_settings(environ=environ, cwd=Path("/")), install=False)
+        with telemetry.span(STORE_APPEND, {Attr.EVENTS: 2}):
+            telemetry.decided(DECISION, action="tool.invoke")
+        telemetry.shutdown()
+    finally:
+        receiver.close()
+    sent = receiver.traces.resource_spans[0]
+    assert [span.name for scope in sent.scope_spans for span in scope.spans] == [STORE_APPEND]
+    assert "charter-test" in {attribute.value.string_value for attribute in sent.resource.attributes}
+    names = {metric.name for metric in receiver.metrics.resource_metrics[0].scope_metrics[0].metrics}
+    assert Metric.DECISIONS in names
+    assert receiver.headers["x-key"] == "k"
+
+
+def casebook(telemetry: Telemetry) -> Server[Any]:
+    async def list_tools(ctx: ServerRequestContext[Any], params: Any) -> ListToolsResult:
+        return ListToolsResult(tools=[Tool(name="read", input_schema={"type": "object"})])
+
+    async def call_tool(ctx: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+        if params.arguments:
+            raise MCPError(code=-32000, message=SECRET)
+        with telemetry.span(POLICY):
+            return CallToolResult(content=[TextContent(type="text", text=str(current_trace_id()))])
+
+    return Server("casebook", on_list_tools=list_tools, on_call_tool=call_tool)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_call_continues_the_clients_trace_from_meta(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    """The SDK makes the server span and reads ``traceparent``; ours are its children, in one trace."""
+    assert recorded.telemetry._tracer_provider is not None
+    sdk_tracer = recorded.telemetry._tracer_provider.get_tracer("mcp-python-sdk")
+    monkeypatch.setattr("mcp.shared._otel._tracer", sdk_tracer)
+    async with Client(casebook(recorded.telemetry), mode=mode) as client:
+        with recorded.telemetry.span("agent") as agent:
+            result = await client.call_tool("read", {})
+        with pytest.raises(MCPError):
+            await client.call_tool("read", {"password": SECRET})
+    trace_id = agent.get_span_context().trace_id
+    assert isinstance(result.content[0], TextContent)
+    assert result.content[0].text == f"{trace_id:032x}"
+    recorded.spans()
+    ours = [s for s in recorded.exporter.get_finished_spans() if s.context and s.context.trace_id == trace_id]
+    names = {s.name: s for s in ours}
+    assert {"agent", "tools/call read", POLICY} <= set(names)
+    server = names["tools/call read"]
+    assert server.kind is SpanKind.SERVER
+    policy_parent = names[POLICY].parent
+    assert policy_parent is not None
+    assert server.context is not None
+    assert policy_parent.span_id == server.context.span_id
+    assert not any(SECRET in s.to_json() for s in recorded.exporter.get_finished_spans())
+
+
+def test_the_clients_trace_is_known_even_when_nothing_is_exported() -> None:
+    context = trace.SpanContext(0xABC, 0xDEF, is_remote=True)
+    with trace.use_span(trace.NonRecordingSpan(context)), Telemetry().span(POLICY):
+        assert current_trace_id() == f"{0xABC:032x}"
+    assert current_trace_id() is None
