@@ -85,12 +85,13 @@ def decide(draft: Draft, command: cmd.DecideApproval, replacement: Call | None) 
         draft.refuse("decide_approval", refusal, approval_id=command.approval_id)
         return
     facts, decision = draft.given.facts, draft.given.decision
-    if facts is None or decision is None or decision.verdict != "permit":
-        if facts is not None and decision is not None:
-            draft.policy(facts, decision, approval_id=command.approval_id)
-            draft.error = calls.denied(decision)
+    if facts is None or decision is None:
+        draft.error = Denied("No policy was asked.", code="no_decision")
         return
     draft.policy(facts, decision, approval_id=command.approval_id)
+    if decision.verdict != "permit":
+        draft.error = calls.denied(decision)
+        return
     _ANSWERS[command.decision](draft, command, approval, replacement)
 
 

@@ -127,7 +127,7 @@ def _next_step(decision: Decision, approval: ApprovalState | None, proposal_id: 
         return f"Call invoke_tool with proposal_id {proposal_id}."
     if decision.verdict == "deny":
         return decision.next_step or "Do something else that the policy permits; describe_tools lists what you may use."
-    if approval is None or approval.status in ("expired", "withdrawn"):
+    if approval is None or approval.status in ("expired", "withdrawn", "approved"):
         return f"Call request_approval with proposal_id {proposal_id}."
     if approval.status == "rejected":
         return "People said no. Propose something else, or complete the step without it."
@@ -143,11 +143,11 @@ def _next_step(decision: Decision, approval: ApprovalState | None, proposal_id: 
 def request_approval(draft: Draft, command: cmd.RequestApproval, call: Call) -> None:
     """Ask people about a proposal, once."""
     proposal = draft.state.proposals[command.proposal_id]
-    approval = draft.state.approvals.get(proposal.approval_id or "")
-    if approval is not None and approval.status == "rejected":
-        draft.refuse("request_approval", _rejected(approval), proposal_id=command.proposal_id)
+    if (refusal := _spent(draft, proposal)) is not None:
+        draft.refuse("request_approval", refusal, proposal_id=command.proposal_id)
         return
-    if approval is not None and approval.status in ("pending", "approved") and not expire_due(draft, proposal):
+    expire_due(draft, proposal)
+    if not _must_ask(draft, call, proposal):
         draft.reply = view(draft, proposal, call.decision)
         return
     _decision_on(draft, call, proposal.made)
@@ -157,6 +157,21 @@ def request_approval(draft: Draft, command: cmd.RequestApproval, call: Call) -> 
     if call.decision.verdict == "require_approval":
         ask(draft, call, proposal)
     draft.reply = view(draft, proposal, call.decision)
+
+
+def _must_ask(draft: Draft, call: Call, proposal: ProposalState) -> bool:
+    """False while people are being asked, or have answered as much as the policy wants.
+
+    What they approved no longer suffices when the policy set has changed meanwhile: it is withdrawn, and they are asked anew.
+    """
+    approval = draft.state.approvals.get(proposal.approval_id or "")
+    if approval is None or approval.status not in ("pending", "approved"):
+        return True
+    if approval.status == "pending" or call.decision.verdict == "permit":
+        return False
+    if call.decision.verdict == "require_approval":
+        _withdraw(draft, proposal, "The policy asks for more than was approved.")
+    return True
 
 
 def expire_due(draft: Draft, proposal: ProposalState) -> bool:
@@ -357,7 +372,7 @@ def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
     if proposal is None:
         proposal = make_proposal(draft, call, cast(ActionStep, step).reason or f"Step {step.id!r} of the workflow.")
     _decision_on(draft, call, proposal.made)
-    if proposal.approval_id is None:
+    if _must_ask(draft, call, proposal):
         ask(draft, call, proposal)
 
 

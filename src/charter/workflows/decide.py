@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from charter.errors import InvalidInput
+from charter.errors import InvalidInput, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.workflows import approvals, calls, effects, steps
@@ -90,6 +90,7 @@ def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
     elif isinstance(command, cmd.InvokeTool):
         calls.invoke(draft, command, call)
     elif isinstance(command, cmd.RunStep):
+        due(draft)
         if runnable(draft.state, command.step_id):
             calls.run_step(draft, command, call)
     else:
@@ -113,12 +114,17 @@ def _complete(draft: Draft, command: cmd.CompleteStep) -> None:
         return
     if not _permitted(draft):
         return
-    invocation = draft.state.invocations[command.agent_invocation_id or ""]
+    invocation = draft.state.invocations.get(command.agent_invocation_id or "")
+    if invocation is None or invocation.status != "open":
+        error = Refused(
+            "This invocation is not open any more.",
+            code="invocation_ended",
+            next_step="Call get_workflow to see which invocations you hold.",
+        )
+        draft.refuse("complete_step", error)
+        return
     for approval_id, approval in list(draft.state.approvals.items()):
-        if approval.request.agent_invocation_id == invocation.agent_invocation_id and approval.status in (
-            "pending",
-            "approved",
-        ):
+        if approval.request.agent_invocation_id == invocation.agent_invocation_id and approval.open:
             closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step was completed.")
             draft.emit("APPROVAL_CLOSED", closed)
     steps.end_invocation(draft, invocation.agent_invocation_id, "ended")
@@ -140,7 +146,7 @@ def due(draft: Draft) -> None:
     """Everything whose time has come: approvals and invocations that have expired."""
     now = draft.given.now
     for approval in list(draft.state.approvals.values()):
-        if draft.state.live and approval.status in ("pending", "approved") and now >= approval.request.expires_at:
+        if draft.state.live and approval.open and now >= approval.request.expires_at:
             approvals.expire(draft, approval)
     for invocation in list(draft.state.invocations.values()):
         if draft.state.live and invocation.status == "open" and now >= invocation.expires_at:
@@ -177,10 +183,6 @@ def wake_at(state: State) -> str | None:
         return None
     if runnable_steps(state):
         return state.updated_at
-    times = [
-        approval.request.expires_at
-        for approval in state.approvals.values()
-        if approval.status in ("pending", "approved")
-    ]
+    times = [approval.request.expires_at for approval in state.approvals.values() if approval.open]
     times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
     return min(times, default=None)

@@ -6,8 +6,10 @@ Safe by construction: no I/O, terminates, capped in source, depth and data. An e
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
+from math import isfinite
 from typing import Any, ClassVar
 
 from cel_expr_python import cel
@@ -19,6 +21,9 @@ MAX_SOURCE = 500
 VARIABLES = ("trigger", "steps", "workflow")
 _VALUE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STEPS = re.compile(r"\bsteps\b")
+# steps.name, steps["name"], steps['name']; not a call such as steps.all(…), which reads them all.
+_STEP = re.compile(r"""\bsteps(?:\.([A-Za-z_][A-Za-z0-9_]*)\b(?!\s*\()|\[\s*(?:"([^"]*)"|'([^']*)')\s*\])""")
 
 
 class ExpressionError(InvalidInput):
@@ -59,10 +64,7 @@ def _checked_depth(value: Any, depth: int = 0) -> None:
 def evaluate(source: str, scope: dict[str, Any]) -> Any:
     """The plain value of an expression over ``scope`` (its keys are among ``VARIABLES``)."""
     program = compiled(source)
-    words = set(_NAMES.findall(source))
-    bound = {name: scope.get(name) for name in VARIABLES if name in words}
-    if "steps" in bound and isinstance(bound["steps"], dict):
-        bound["steps"] = {key: item for key, item in bound["steps"].items() if key in words or f'"{key}"' in source}
+    bound = _bound(source, scope)
     _checked_depth(bound)
     try:
         result = program.eval(data=bound)
@@ -73,7 +75,32 @@ def evaluate(source: str, scope: dict[str, Any]) -> Any:
             f"The expression {source!r} has no value: {str(result.value())[:200]}",
             next_step="Check that the fields it names exist and have the types it needs; use has(x.y) for optional ones.",
         )
-    return result.plain_value()
+    return _json(source, result.plain_value())
+
+
+def _bound(source: str, scope: dict[str, Any]) -> dict[str, Any]:
+    """Only what the expression names, since binding costs by the size of the data; all steps where it is not plain."""
+    words = set(_NAMES.findall(source))
+    bound = {name: scope.get(name) for name in VARIABLES if name in words}
+    named = [next(filter(None, found), "") for found in _STEP.findall(source)]
+    steps = bound.get("steps")
+    if isinstance(steps, dict) and len(named) == len(_STEPS.findall(source)):
+        bound["steps"] = {key: item for key, item in steps.items() if key in named}
+    return bound
+
+
+def _json(source: str, value: Any) -> Any:
+    """The value as JSON, maps in the order of their keys: CEL's own order differs from one process to the next."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _json(source, value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_json(source, item) for item in value]
+    if value is None or isinstance(value, bool | str | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    raise ExpressionError(
+        f"The expression {source!r} gave a {type(value).__name__}, which is not JSON.",
+        next_step="Turn it into text with string(…), or choose a field of it.",
+    )
 
 
 def condition(source: str, scope: dict[str, Any]) -> bool:
@@ -95,17 +122,24 @@ def render(value: Any, scope: dict[str, Any]) -> Any:
         return [render(item, scope) for item in value]
     if not isinstance(value, str) or "{{" not in value:
         return value
-    whole = _VALUE.fullmatch(value.strip())
-    if whole and "{{" not in whole.group(1):
-        return evaluate(whole.group(1).strip(), scope)
-    return _VALUE.sub(lambda match: _as_text(evaluate(match.group(1).strip(), scope)), value)
+    if (whole := _whole(value)) is not None:
+        return evaluate(whole, scope)
+    return _VALUE.sub(lambda match: as_text(evaluate(match.group(1).strip(), scope)), value)
 
 
-def _as_text(value: Any) -> str:
+def _whole(text: str) -> str | None:
+    found = _VALUE.fullmatch(text.strip())
+    return found.group(1).strip() if found and "{{" not in found.group(1) else None
+
+
+def as_text(value: Any) -> str:
+    """A value within text: strings as they are, null as nothing, maps and lists as JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return value if isinstance(value, str) else str(value)
 
 
@@ -115,4 +149,7 @@ def expressions_in(value: Any) -> list[str]:
         return [source for item in value.values() for source in expressions_in(item)]
     if isinstance(value, list | tuple):
         return [source for item in value for source in expressions_in(item)]
-    return [match.strip() for match in _VALUE.findall(value)] if isinstance(value, str) else []
+    if not isinstance(value, str):
+        return []
+    whole = _whole(value)
+    return [match.strip() for match in _VALUE.findall(value)] if whole is None else [whole]

@@ -57,6 +57,11 @@ class ApprovalState:
     decisions: tuple[ev.ApprovalDecided, ...] = ()
     used_by: str | None = None
 
+    @property
+    def open(self) -> bool:
+        """It waits for people, or for the one call that they approved. A step's question is over when it is answered."""
+        return self.status == "pending" or (self.status == "approved" and self.request.proposal_id is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class ProposalState:
@@ -289,6 +294,7 @@ def _effect_resolved(state: State, data: ev.EffectResolved, time: str) -> State:
     if data.resolution != "retry":
         return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED")
     before = state.effects[data.effect_id]
+    machine.EFFECT[(before.status, "EFFECT_RESOLVED")]
     return replace(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
 
 

@@ -63,6 +63,11 @@ def _open(draft: Draft, step: Step) -> None:
 
 def _grant(draft: Draft, step: AgentStep) -> None:
     given = draft.given
+    try:
+        expressions.render(step.instructions, draft.state.scope())  # as views.context will show them
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
     draft.emit(
         "AGENT_INVOKE",
         ev.AgentInvoke(
@@ -111,7 +116,11 @@ def _ask(draft: Draft, step: ApprovalStep) -> None:
 
 def _shown(show: object) -> tuple[ShownField, ...]:
     items = show.items() if isinstance(show, dict) else [("shown", show)] if show is not None else []
-    return tuple(ShownField(label=str(key)[:100], value=str(value)[:2000]) for key, value in items)
+    return tuple(ShownField(label=str(key)[:100], value=_cut(expressions.as_text(value))) for key, value in items)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 2000 else f"{text[:2000]}… ({len(text)} characters in all)"
 
 
 def _complete(draft: Draft, template: Template) -> None:
@@ -155,7 +164,7 @@ def end(
 ) -> None:
     """End the run: what is open is closed first, so that nothing of it can be used any more."""
     for approval_id, approval in list(draft.state.approvals.items()):
-        if approval.status in ("pending", "approved"):
+        if approval.open:
             closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The workflow has ended.")
             draft.emit("APPROVAL_CLOSED", closed)
     for invocation in list(draft.state.invocations.values()):

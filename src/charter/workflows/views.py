@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from charter.errors import CharterError
 from charter.model.principal import Principal
 from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
 from charter.model.template import AgentStep, Template
+from charter.workflows import expressions
 from charter.workflows.approvals import still_needed
 from charter.workflows.calls import who
 from charter.workflows.facts import invocation_live
@@ -53,7 +55,7 @@ def open_invocations(state: State, template: Template, principal: Principal, now
                 agent_invocation_id=item.agent_invocation_id,
                 step_id=item.step_id,
                 title=step.title,
-                instructions=step.instructions,
+                instructions=_instructions(step, state),
                 allowed_tools=item.allowed_tools,
                 calls_left=max(0, item.calls_budget - item.calls_used),
                 expires_at=item.expires_at,
@@ -61,6 +63,13 @@ def open_invocations(state: State, template: Template, principal: Principal, now
             )
         )
     return tuple(out)
+
+
+def _instructions(step: AgentStep, state: State) -> str:
+    try:
+        return expressions.as_text(expressions.render(step.instructions, state.scope()))
+    except CharterError:  # it had a value when the step opened; another branch has changed what it reads
+        return step.instructions
 
 
 def blocked_by(state: State) -> tuple[Blocker, ...]:
