@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from charter.audit.checkpoint import Checkpoint, VerifierKey, origin_of, sign_checkpoint, verify_checkpoint
 from charter.errors import Misconfigured
 from charter.server import keys as files
 from charter.server.keys import create_keys, load_keys
@@ -24,7 +25,7 @@ def test_making_keys_again_changes_nothing_and_fills_what_is_missing(tmp_path: P
     first = create_keys(tmp_path)
     (tmp_path / files.REQUEST_STATE).unlink()
     second = create_keys(tmp_path)
-    assert second.vkey == first.vkey
+    assert second.vkey("t") == first.vkey("t")
     assert second.jwks() == first.jwks()
     assert second.sealing == first.sealing
     assert second.request_state != first.request_state
@@ -76,14 +77,10 @@ def test_nothing_secret_shows_in_repr(tmp_path: Path) -> None:
     assert "d" not in keys.jwks()["keys"][0]
 
 
-def test_the_verifier_key_has_the_form_of_c2sp_signed_note(tmp_path: Path) -> None:
-    # The example of golang.org/x/mod/sumdb/note: key id = first 4 bytes of SHA-256(name LF 0x01 key).
-    name, key_id, material = create_keys(tmp_path, name="ledger.example.org").vkey.split("+", 2)
-    assert name == "ledger.example.org"
-    assert len(bytes.fromhex(key_id)) == 4
-    assert (tmp_path / files.VKEY).read_text() == f"{name}+{key_id}+{material}\n"
-
-
-def test_a_name_that_would_break_the_note_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured):
-        create_keys(tmp_path, name="two words")
+def test_the_verifier_key_is_what_the_audit_room_trusts(tmp_path: Path) -> None:
+    keys = create_keys(tmp_path, tenant="acme")
+    assert (tmp_path / files.VKEY).read_text() == keys.vkey("acme") + "\n"
+    note = sign_checkpoint(Checkpoint(origin_of("acme"), 1, bytes(32)), keys.signer("acme"))
+    trusted = VerifierKey.parse((tmp_path / files.VKEY).read_text())
+    assert verify_checkpoint(note, [trusted]).checkpoint.size == 1
+    assert load_keys(tmp_path).vkey("other") != keys.vkey("acme")

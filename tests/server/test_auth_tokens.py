@@ -105,7 +105,7 @@ async def test_an_agent_that_acts_for_a_person_is_laid_out_as_rfc_8693_says(
     assert verifier.principal(verified) == Principal(
         id="ide-agent", kind="agent", tenant="acme", roles=("agent",), acts_for="ann", acts_for_roles=("editor",)
     )
-    assert (verified.subject, verified.client_id, verified.resource) == ("ann", "ide-agent", AUDIENCE)
+    assert (verified.subject, verified.client_id, verified.resource) == ("ann", "acme/agent/ide-agent", AUDIENCE)
     assert token not in repr(verified)
 
 

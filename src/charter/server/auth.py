@@ -192,7 +192,8 @@ class TokenVerifier:
         scope = claims.get("scope")
         return VerifiedToken(
             token=token,
-            client_id=str(claims.get("client_id") or principal.id),
+            # The SDK binds sessions and request states to this; so it must tell tenants and kinds apart.
+            client_id=f"{principal.tenant}/{principal.kind}/{principal.id}",
             scopes=scope.split() if isinstance(scope, str) else [],
             expires_at=int(claims["exp"]),
             resource=self._settings.resource,

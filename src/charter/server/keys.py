@@ -27,13 +27,12 @@ from typing import Any, TypeVar
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from charter.errors import Misconfigured
+from charter.audit.checkpoint import ED25519, Signer, origin_of
+from charter.errors import CharterError, Misconfigured
 
 TOKENS, CHECKPOINT, VKEY = "tokens.json", "checkpoint.key", "checkpoint.vkey"
 SEALING, REQUEST_STATE = "sealing.json", "request-state.json"
 T = TypeVar("T")
-
-_ED25519_NOTE = b"\x01"  # C2SP signed-note: the algorithm byte of Ed25519
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +54,35 @@ class Keys:
 
     folder: Path
     tokens: tuple[TokenKey, ...]
-    checkpoint_name: str
     sealing_current: str
     checkpoint: Ed25519PrivateKey = field(repr=False)
     sealing: Mapping[str, bytes] = field(repr=False)
     request_state: tuple[bytes, ...] = field(repr=False)
 
-    @property
-    def vkey(self) -> str:
-        """The ledger's public key as a C2SP verifier key: ``name+hash+base64``."""
-        return note_vkey(self.checkpoint_name, self.checkpoint.public_key())
+    def signer(self, tenant: str) -> Signer:
+        """Signs the checkpoints of this tenant's log: one key for all tenants, each log under its own name."""
+        return Signer(origin_of(tenant), self.checkpoint)
+
+    def vkey(self, tenant: str) -> str:
+        """The public key of this tenant's log as a C2SP verifier key; all that offline verification needs."""
+        return str(self.signer(tenant).key)
 
     def jwks(self) -> dict[str, Any]:
         """The public halves of the token keys, as a JWK set."""
         return {"keys": [_public_jwk(key.private) | {"kid": key.kid} for key in self.tokens]}
 
 
-def create_keys(folder: Path, *, name: str = "charter") -> Keys:
+def create_keys(folder: Path, *, tenant: str = "default") -> Keys:
     """Make the keys that are missing and load them all; a key that is there is never replaced.
 
-    ``name`` is the checkpoint signer's name. Two processes may do this at once: the first one's files win.
+    ``checkpoint.vkey`` is written for ``tenant``; ``Keys.vkey`` gives the others. Two processes may do this at
+    once: the first one's files win.
     """
-    if not name or any(character.isspace() or character == "+" for character in name):
-        raise Misconfigured(
-            f"Checkpoint signer name {name!r} has a space or a plus sign.",
-            code="key_name",
-            next_step="Take a name like charter.example.org.",
-        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     makers: dict[str, Callable[[], bytes]] = {
         TOKENS: _new_tokens,
-        CHECKPOINT: lambda: _new_checkpoint(name),
+        CHECKPOINT: lambda: _new_checkpoint(tenant),
         SEALING: _new_sealing,
         REQUEST_STATE: _new_request_state,
     }
@@ -95,7 +91,7 @@ def create_keys(folder: Path, *, name: str = "charter") -> Keys:
             _write_once(folder / file, make())
     keys = load_keys(folder)
     if not (folder / VKEY).exists():
-        _write_once(folder / VKEY, keys.vkey.encode() + b"\n")
+        _write_once(folder / VKEY, keys.vkey(tenant).encode() + b"\n")
     return keys
 
 
@@ -104,25 +100,17 @@ def load_keys(folder: Path) -> Keys:
     if folder.is_dir():
         _refuse_open_doors(folder, "700")
     tokens = _parse(folder / TOKENS, _tokens_of)
-    name, checkpoint = _parse(folder / CHECKPOINT, _checkpoint_of)
+    checkpoint = _parse(folder / CHECKPOINT, _checkpoint_of)
     current, sealing = _parse(folder / SEALING, _sealing_of)
     request_state = _parse(folder / REQUEST_STATE, _request_state_of)
     return Keys(
         folder=folder,
         tokens=tokens,
-        checkpoint_name=name,
         checkpoint=checkpoint,
         sealing_current=current,
         sealing=sealing,
         request_state=request_state,
     )
-
-
-def note_vkey(name: str, public: Ed25519PublicKey) -> str:
-    """A C2SP signed-note verifier key: name, key id (4 bytes of a SHA-256), algorithm byte with key."""
-    material = _ED25519_NOTE + public.public_bytes_raw()
-    key_id = hashlib.sha256(name.encode() + b"\n" + material).digest()[:4]
-    return f"{name}+{key_id.hex()}+{base64.b64encode(material).decode()}"
 
 
 def _new_tokens() -> bytes:
@@ -132,11 +120,12 @@ def _new_tokens() -> bytes:
     return _json({"keys": [jwk]})
 
 
-def _new_checkpoint(name: str) -> bytes:
+def _new_checkpoint(tenant: str) -> bytes:
+    """The signer key form of golang.org/x/mod/sumdb/note: the vkey's name and id, type byte and secret."""
     private = Ed25519PrivateKey.generate()
-    key_id = note_vkey(name, private.public_key()).split("+")[1]
-    material = base64.b64encode(_ED25519_NOTE + private.private_bytes_raw()).decode()
-    return f"PRIVATE+KEY+{name}+{key_id}+{material}\n".encode()
+    key = Signer(origin_of(tenant), private).key
+    material = base64.b64encode(bytes([ED25519]) + private.private_bytes_raw()).decode()
+    return f"PRIVATE+KEY+{key.name}+{key.key_id.hex()}+{material}\n".encode()
 
 
 def _new_sealing() -> bytes:
@@ -177,15 +166,15 @@ def _tokens_of(data: bytes) -> tuple[TokenKey, ...]:
     return tuple(found)
 
 
-def _checkpoint_of(data: bytes) -> tuple[str, Ed25519PrivateKey]:
+def _checkpoint_of(data: bytes) -> Ed25519PrivateKey:
     prefix, kind, name, key_id, material = data.decode().strip().split("+", 4)
     raw = base64.b64decode(material, validate=True)
-    if (prefix, kind, raw[:1]) != ("PRIVATE", "KEY", _ED25519_NOTE):
+    if (prefix, kind, raw[:1]) != ("PRIVATE", "KEY", bytes([ED25519])):
         raise ValueError("not a signer key")
     private = Ed25519PrivateKey.from_private_bytes(raw[1:])
-    if note_vkey(name, private.public_key()).split("+")[1] != key_id:
+    if Signer(name, private).key.key_id.hex() != key_id:
         raise ValueError("the key id does not fit the key")
-    return name, private
+    return private
 
 
 def _sealing_of(data: bytes) -> tuple[str, dict[str, bytes]]:
@@ -207,7 +196,7 @@ def _parse(path: Path, parser: Callable[[bytes], T]) -> T:
     data = _read_private(path)
     try:
         return parser(data)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, CharterError):
         # What exactly is wrong stays unsaid: parsers like to quote what they choke on.
         raise Misconfigured(
             f"{path}: not a key file of the expected form.",
