@@ -13,7 +13,8 @@ EffectStatus = Literal["running", "succeeded", "failed", "in_doubt", "resolved"]
 class Effect(Model):
     """One tool call to run, outside any transaction, after its intent is durable.
 
-    ``idempotency_key`` stays the same over retries. ``arguments`` are the real ones; they never go to the log.
+    ``idempotency_key`` stays the same over retries. ``for_step``: the workflow's own call, whose result later
+    steps read. ``arguments`` are the real ones; they never go to the log.
     """
 
     effect_id: str
@@ -25,6 +26,7 @@ class Effect(Model):
     idempotency_key: str
     attempt: int = 1
     dry_run: bool = False
+    for_step: bool = False
 
 
 class EffectOutcome(Model):

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from charter.model.approval import Requirement
+from charter.model.approval import ApprovalRequest, Requirement
 from charter.model.base import Json, JsonObject, Model
+from charter.model.events import ApprovalDecided
 from charter.model.policy import Decision
 
 
@@ -90,6 +91,7 @@ class ToolOutcome(Model):
     structured: Json = None
     result_ref: str | None = None
     result_bytes: int = 0
+    input_required: JsonObject | None = Field(default=None, description="The upstream asks its caller for input.")
     proposal: ProposalView | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -116,3 +118,31 @@ class Decided(Model):
     replacement_proposal_id: str | None = None
     decision_of_replacement: Decision | None = None
     next_step: str = ""
+
+
+class ToolView(Model):
+    """A governed tool as an agent sees it."""
+
+    name: str
+    title: str | None = None
+    description: str
+    input_schema: JsonObject
+    output_schema: JsonObject | None = None
+    risk: str
+    side_effects: str
+    idempotent: bool
+    approval: Literal["not_needed", "needed", "depends", "unavailable"]
+    note: str | None = None
+
+
+class ApprovalView(Model):
+    """An approval as a person sees it: facts that Charter computed first, the agent's words marked as such."""
+
+    request: ApprovalRequest
+    status: str
+    still_needed: tuple[Requirement, ...] = ()
+    decisions: tuple[ApprovalDecided, ...] = ()
+    arguments: JsonObject = Field(default_factory=dict)
+    history: tuple[str, ...] = Field(default=(), description="What else this agent did in this workflow, newest last.")
+    purpose: str = ""
+    template: str = ""

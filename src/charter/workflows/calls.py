@@ -355,6 +355,7 @@ def effect_of(draft: Draft, invoked: ev.ToolInvoke, call: Call) -> Effect:
         idempotency_key=invoked.idempotency_key,
         attempt=invoked.attempt,
         dry_run=invoked.dry_run,
+        for_step=invoked.agent_invocation_id is None,
     )
 
 

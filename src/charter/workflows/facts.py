@@ -48,7 +48,14 @@ def approvers_of(approval: ApprovalState | None) -> tuple[Approved, ...]:
     if approval is None or approval.status not in ("pending", "approved"):
         return ()
     return tuple(
-        Approved(approver=item.decided_by, roles=item.roles, channel=item.channel)
+        Approved.model_validate(
+            {
+                "approver": item.decided_by,
+                "roles": item.roles,
+                "channel": item.channel,
+                "kind": item.decided_by_kind,
+            }
+        )
         for item in approval.decisions
         if item.decision == "approve"
     )
@@ -83,6 +90,7 @@ def call_facts(
         workflow_id=state.workflow_id,
         workflow_live=state.live,
         workflow_owner=state.owner,
+        workflow_started_by=state.started_by,
         agent_invocation_id=agent_invocation_id,
         invocation_live=live,
         template=state.template,
@@ -110,6 +118,7 @@ def approval_facts(approval: ApprovalState) -> ApprovalFacts:
         requested_by_kind=request.requested_by_kind,
         owner=request.owner,
         roles=tuple(sorted({item.role for item in request.requirements if item.role})),
+        channels=tuple(sorted({channel for item in request.requirements for channel in item.channels})),
     )
 
 
@@ -125,6 +134,7 @@ def decide_facts(state: State, principal: Principal, approval: ApprovalState, ch
         workflow_id=state.workflow_id,
         workflow_live=state.live,
         workflow_owner=state.owner,
+        workflow_started_by=state.started_by,
         agent_invocation_id=approval.request.agent_invocation_id,
         template=state.template,
         step_id=approval.request.step_id,
@@ -134,6 +144,19 @@ def decide_facts(state: State, principal: Principal, approval: ApprovalState, ch
         approvals=approvers_of(approval),
         channel=channel,
         verdict=verdict,
+    )
+
+
+def grant_facts(
+    state: State, principal: Principal, manifest: ToolManifest, channel: Channel, *, quarantined: bool
+) -> Facts:
+    """The facts of a person's standing grant for one tool."""
+    return workflow_facts(state, principal, "grant.give", channel=channel).model_copy(
+        update={
+            "resource_type": "Tool",
+            "resource_id": manifest.name,
+            "tool": tool_facts(manifest, quarantined=quarantined),
+        }
     )
 
 
@@ -148,6 +171,7 @@ def workflow_facts(state: State, principal: Principal, action: Action, *, channe
         workflow_id=state.workflow_id,
         workflow_live=state.live,
         workflow_owner=state.owner,
+        workflow_started_by=state.started_by,
         template=state.template,
         purpose=state.purpose,
         case_id=state.case_id,

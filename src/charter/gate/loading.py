@@ -1,0 +1,92 @@
+"""States from the log: a cache in memory, a snapshot beside the log, and the fold that both are caches of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from charter.model import events as ev
+from charter.store.port import Store, StoredEvent
+from charter.workflows.state import SHAPE, State, fold
+
+_STATES: TypeAdapter[State] = TypeAdapter(State)
+
+
+def event_of(stored: StoredEvent) -> ev.Event:
+    """A stored event as the fold reads it."""
+    envelope: dict[str, Any] = orjson.loads(stored.leaf)
+    data = ev.parse_payload(stored.type, envelope["data"])
+    return ev.Event.model_construct(type=stored.type, time=stored.time, data=data)
+
+
+class States:
+    """Loads and remembers states; a remembered one may be stale, and an append on it then meets a version conflict."""
+
+    def __init__(self, store: Store, *, capacity: int, snapshot_every: int) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._every = snapshot_every
+        self._known: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._snapshots: set[asyncio.Task[None]] = set()
+
+    def remember(self, state: State) -> None:
+        """Keep the newest state of a run."""
+        key = (state.tenant, state.workflow_id)
+        known = self._known.get(key)
+        if known is not None and known.version > state.version:
+            return
+        self._known[key] = state
+        self._known.move_to_end(key)
+        if len(self._known) > self._capacity:
+            self._known.popitem(last=False)
+
+    def forget(self, tenant: str, workflow_id: str) -> None:
+        """Load it anew next time."""
+        self._known.pop((tenant, workflow_id), None)
+
+    async def cached(self, tenant: str, workflow_id: str) -> State | None:
+        """The remembered state, perhaps stale, else the loaded one; None when there is no such run."""
+        known = self._known.get((tenant, workflow_id))
+        return known if known is not None else await self.fresh(tenant, workflow_id)
+
+    async def fresh(self, tenant: str, workflow_id: str) -> State | None:
+        """The state with everything acknowledged before the call."""
+        state = self._known.get((tenant, workflow_id)) or await self._snapshot(tenant, workflow_id)
+        if state is None:
+            state = State(workflow_id=workflow_id, tenant=tenant)
+        stored = await self._store.load(tenant, workflow_id, after_version=state.version)
+        state = fold(state, (event_of(item) for item in stored))
+        if state.version == 0:
+            return None
+        self.remember(state)
+        return state
+
+    async def _snapshot(self, tenant: str, workflow_id: str) -> State | None:
+        found = await self._store.snapshot(tenant, workflow_id, SHAPE)
+        if found is None:
+            return None
+        try:
+            return _STATES.validate_json(found[1])
+        except ValidationError:
+            return None  # a cache that cannot be read is no cache; the log has it all
+
+    def snapshot_if_due(self, before: State, after: State) -> None:
+        """Write a snapshot in the background when the run has grown by so many events."""
+        if before.version // self._every == after.version // self._every:
+            return
+        task = asyncio.create_task(self._write(after))
+        self._snapshots.add(task)
+        task.add_done_callback(self._snapshots.discard)
+
+    async def _write(self, state: State) -> None:
+        data = _STATES.dump_json(state)
+        await self._store.put_snapshot(state.tenant, state.workflow_id, state.version, SHAPE, data)
+
+    async def settle(self) -> None:
+        """Wait for snapshots that are being written."""
+        while self._snapshots:
+            await asyncio.gather(*tuple(self._snapshots), return_exceptions=True)

@@ -1,0 +1,290 @@
+"""Running an effect once its intent is durable, and putting its outcome on record."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import orjson
+
+from charter.errors import CharterError, Denied, NotFound, Refused
+from charter.gate.parts import CallContext
+from charter.gate.spans import OPERATION, RUN_TOOL, TENANT, TOOL, WORKFLOW_ID, tracer, upstream_seconds
+from charter.manifests.plain_text import plain
+from charter.manifests.redaction import redact_result
+from charter.model import commands as cmd
+from charter.model.base import Json, JsonObject
+from charter.model.canonical import sha256_hex
+from charter.model.effect import Effect, EffectOutcome
+from charter.model.ids import Mint
+from charter.model.principal import Principal, service
+from charter.model.reply import ToolOutcome, WorkflowStepResult
+from charter.model.template import ActionStep
+from charter.model.tool import ToolManifest
+from charter.workflows import decide as rules
+from charter.workflows import expressions
+from charter.workflows.draft import Call, Draft, Secret
+from charter.workflows.facts import invocation_live
+from charter.workflows.state import State, StepState
+from charter.workflows.steps import step_named
+from charter.workflows.views import context
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+
+IDEMPOTENT_TRIES = 2
+"""How often an idempotent tool is run under one key when its answer was lost, before a person is asked."""
+
+
+def only_charter(principal: Principal) -> None:
+    """The engine's own commands take no other caller."""
+    if principal.kind != "service" or "charter" not in principal.roles:
+        raise Denied("Only Charter itself sends this.", code="not_for_callers")
+
+
+def with_preview(call: Call, preview: str | None) -> Call:
+    """The call with what its dry run answered, as harmless text."""
+    return replace(call, preview=plain(preview) if preview is not None else None)
+
+
+def step_result(draft: Draft, principal: Principal, step_id: str) -> WorkflowStepResult:
+    """How a step ended and where the run went."""
+    step = draft.state.steps.get(step_id, StepState())
+    return WorkflowStepResult(
+        workflow_id=draft.state.workflow_id,
+        step_id=step_id,
+        status=step.status,
+        output=step.output,
+        workflow=context(draft.state, draft.given.template, principal, draft.given.now),
+    )
+
+
+class Effects:
+    """Runs effects for one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._waiting: dict[str, tuple[Effect, str]] = {}
+
+    async def call_for(self, state: State, principal: Principal, command: Any, now: str) -> Call | None:
+        """The call that an engine's or operator's command needs: a step's, or an effect's once more."""
+        if isinstance(command, cmd.RunStep):
+            return await self._step_call(state, principal, command, now)
+        if isinstance(command, cmd.RecoverEffect | cmd.ResolveEffect):
+            return await self._effect_call(state, principal, command.effect_id, now)
+        return None
+
+    async def _step_call(self, state: State, principal: Principal, command: cmd.RunStep, now: str) -> Call:
+        template = await self._gate.templates.of(state.tenant, state.template_hash)
+        step = step_named(template, command.step_id)
+        if not isinstance(step, ActionStep):
+            raise NotFound(f"Step {command.step_id!r} runs no tool.")
+        arguments = expressions.render(step.arguments, state.scope())
+        return await self._gate.prepare.for_arguments(
+            state, principal, step.tool, arguments, now, invocation_id=None, step_id=step.id
+        )
+
+    async def _effect_call(self, state: State, principal: Principal, effect_id: str, now: str) -> Call | None:
+        """The same call again; None when its tool is gone, quarantined or defined differently now."""
+        effect = state.effects.get(effect_id)
+        if effect is None:
+            return None
+        invoked = effect.invoke
+        arguments: JsonObject = invoked.arguments
+        prepare = self._gate.prepare
+        try:
+            if invoked.sealed_ref is not None:
+                arguments = (await prepare.secret(state.tenant, invoked.sealed_ref))["arguments"]
+            call = await prepare.for_arguments(
+                state,
+                principal,
+                invoked.tool,
+                arguments,
+                now,
+                invocation_id=invoked.agent_invocation_id,
+                step_id=invoked.step_id,
+                match=False,
+            )
+        except CharterError:
+            return None
+        same = call.manifest.definition_hash == invoked.definition_hash
+        quarantined = self._gate.parts.tools.quarantine(invoked.tool) is not None
+        return call if same and not quarantined else None
+
+    # -- running
+
+    async def run(self, draft: Draft, principal: Principal, ctx: CallContext) -> Any:
+        """Run the draft's effect and answer with its outcome on record."""
+        effect = draft.effect
+        if effect is None:
+            raise NotFound("There is nothing to run.")
+        outcome = await self._call(effect, draft, ctx)
+        for _ in range(IDEMPOTENT_TRIES - 1):
+            if outcome.status != "unknown" or not effect.tool.idempotent or effect.tool.side_effects == "none":
+                break
+            again = await self._again(effect, ctx)
+            if again is None:
+                break
+            effect, draft = again
+            outcome = await self._call(effect, draft, ctx)
+        return await self._finish(effect, outcome, draft, ctx)
+
+    async def _call(self, effect: Effect, draft: Draft, ctx: CallContext, **rounds: Any) -> EffectOutcome:
+        attributes = {
+            OPERATION: "execute_tool",
+            TOOL: effect.tool.name,
+            WORKFLOW_ID: effect.workflow_id,
+            TENANT: effect.tenant,
+        }
+        with tracer.start_as_current_span(f"{RUN_TOOL} {effect.tool.name}", attributes=attributes):
+            try:
+                outcome = await self._gate.parts.runner.run(effect, progress=ctx.progress, trace=ctx.trace, **rounds)
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True):
+                    lost = EffectOutcome(
+                        status="unknown", error_code="cancelled", error_message="The caller cancelled the call."
+                    )
+                    await self._finish(effect, lost, draft, ctx)
+                raise
+        upstream_seconds.record(outcome.duration_us / 1e6, {TOOL: effect.tool.name})
+        return outcome
+
+    async def _again(self, effect: Effect, ctx: CallContext) -> tuple[Effect, Draft] | None:
+        """One attempt more of an idempotent effect whose answer was lost, on record before it runs."""
+        command = cmd.RecoverEffect(
+            workflow_id=effect.workflow_id, effect_id=effect.effect_id, dead_instance=self._gate.parts.instance
+        )
+        principal = service("runner", effect.tenant)
+
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            call = await self._effect_call(state, principal, effect.effect_id, now)
+            given = await self._gate.given(state, principal, now, mint, call=call)
+            return rules.decide(state, command, given)
+
+        draft = await self._gate.transact(principal, effect.workflow_id, make, ctx)
+        return (draft.effect, draft) if draft.effect is not None else None
+
+    async def _finish(self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext) -> Any:
+        if outcome.input_required is not None:
+            running = draft.state.effects.get(effect.effect_id)
+            self._waiting[effect.effect_id] = (effect, running.invoke.agent_invocation_id or "" if running else "")
+            return self._reply(effect, outcome, "input_required", None, 0)
+        outcome = _settled(effect, outcome)
+        stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
+        command = cmd.RecordOutcome.model_construct(
+            workflow_id=effect.workflow_id, effect_id=effect.effect_id, attempt=effect.attempt, outcome=outcome
+        )
+        principal = service("runner", effect.tenant)
+
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            result = dict(stored.record)
+            ref = mint.new("sealed") if stored.seal is not None else None
+            if ref is not None:
+                result["result_ref"] = ref
+            given = await self._gate.given(state, principal, now, mint)
+            made = rules.decide(state, command, given, result=result)
+            if ref is not None and made.events:
+                made.secrets.append(Secret(ref=ref, content=stored.seal or {}))
+            return made
+
+        recorded = await self._gate.transact(principal, effect.workflow_id, make, ctx, fresh=False)
+        ref = next((getattr(event.data, "result_ref", None) for event in recorded.events), None)
+        status = {"unknown": "in_doubt", "failed": "failed"}.get(outcome.status, "succeeded")
+        if effect.dry_run and status == "succeeded":
+            status = "dry_run"
+        return self._reply(effect, outcome, status, ref if stored.too_large else None, stored.record["result_bytes"])
+
+    def _reply(
+        self, effect: Effect, outcome: EffectOutcome, status: str, result_ref: str | None, size: int
+    ) -> ToolOutcome:
+        content = () if result_ref else outcome.content
+        return ToolOutcome.model_construct(
+            status=cast(Any, status),
+            workflow_id=effect.workflow_id,
+            effect_id=effect.effect_id,
+            tool=effect.tool.name,
+            is_error=outcome.is_error,
+            content=content,
+            structured=None if result_ref else outcome.structured,
+            result_ref=result_ref,
+            result_bytes=size,
+            input_required=outcome.input_required,
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+            next_step=_NEXT.get(status, ""),
+        )
+
+    async def resume(
+        self, principal: Principal, effect_id: str, responses: Any, request_state: str | None, ctx: CallContext
+    ) -> Any:
+        """The next round of an effect that waits for its caller's input; only its own caller may answer."""
+        waiting = self._waiting.get(effect_id)
+        if waiting is None:
+            raise Refused(
+                "This call no longer waits for input.",
+                code="not_waiting",
+                next_step="Call get_workflow to see where it is.",
+            )
+        effect, invocation_id = waiting
+        state = await self._gate.states.fresh(principal.tenant, effect.workflow_id)
+        now, mint = self._gate.moment()
+        if state is None or effect_id not in state.effects:
+            raise Refused("This call no longer waits for input.", code="not_waiting")
+        if not invocation_live(state, invocation_id, principal, now):
+            raise Denied("The call that waits for this input is not yours, or its time is over.", code="not_yours")
+        del self._waiting[effect_id]
+        draft = Draft(state=state, given=await self._gate.given(state, principal, now, mint))
+        outcome = await self._call(effect, draft, ctx, input_responses=responses, request_state=request_state)
+        return await self._finish(effect, outcome, draft, ctx)
+
+
+_NEXT = {
+    "in_doubt": "Nobody knows whether the tool ran. Do not repeat the call; an operator finds out with `charter effects`.",
+    "failed": "The tool did not run. Read the error; you may propose the call again.",
+    "dry_run": "Nothing was executed: this workflow is a dry run.",
+}
+
+
+def _settled(effect: Effect, outcome: EffectOutcome) -> EffectOutcome:
+    """A tool without side effects cannot be in doubt: whether or not it ran, nothing happened."""
+    if outcome.status == "unknown" and effect.tool.side_effects == "none":
+        return outcome.model_copy(update={"status": "failed"})
+    return outcome
+
+
+class _Stored:
+    """What of a result goes on record, and what is sealed beside it."""
+
+    __slots__ = ("record", "seal", "too_large")
+
+    def __init__(self, record: JsonObject, seal: JsonObject | None, too_large: bool) -> None:
+        self.record, self.seal, self.too_large = record, seal, too_large
+
+
+def _result(effect: Effect, outcome: EffectOutcome, result_limit: int, output_limit: int) -> _Stored:
+    if outcome.status != "succeeded":
+        return _Stored({"result_bytes": 0}, None, False)
+    whole = {"content": outcome.content, "structured": outcome.structured}
+    text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    sensitive = bool(effect.tool.sensitive_results)
+    record: JsonObject = {"result_bytes": len(text)}
+    if not sensitive:  # the hash of a short secret could be guessed
+        record["result_digest"] = "sha256:" + sha256_hex(text)
+    too_large = len(text) > result_limit
+    if effect.for_step:
+        record["output"] = _output(effect.tool, outcome, output_limit)
+    seal = whole if too_large or (effect.for_step and sensitive) else None
+    return _Stored(record, seal, too_large)
+
+
+def _output(tool: ToolManifest, outcome: EffectOutcome, limit: int) -> Json:
+    content, structured, _ = redact_result(tool, list(outcome.content), outcome.structured)
+    value: Json = structured
+    if value is None:
+        value = {"text": "\n".join(str(item.get("text", "")) for item in content if item.get("type") == "text")}
+    size = len(orjson.dumps(value))
+    if size > limit:
+        return {"too_large": True, "bytes": size}
+    return value

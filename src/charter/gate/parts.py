@@ -1,0 +1,105 @@
+"""What the gate works with, handed in by the composition root: nothing here reads a clock, a file or the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from charter.model.base import JsonObject
+from charter.model.effect import Effect, EffectOutcome
+from charter.model.policy import Decision, Facts
+from charter.model.template import Template
+from charter.model.tool import Quarantine, ToolManifest
+from charter.store.port import Store
+from charter.store.sealing import Sealer
+
+Progress = Callable[[float, float | None, str | None], Awaitable[None]]
+"""Told as the upstream tells it: progress, total or None, message or None."""
+
+
+class Evaluator(Protocol):
+    """The policy sets in force. ``shadow`` says what a candidate set would decide, or None when there is none."""
+
+    @property
+    def policy_set_hash(self) -> str: ...
+
+    def evaluate(self, facts: Facts) -> Decision: ...
+
+    def shadow(self, facts: Facts, decision: Decision) -> JsonObject | None: ...
+
+    def could_ever(self, facts: Facts) -> bool: ...
+
+
+class Tools(Protocol):
+    """The governed tools."""
+
+    def find(self, name: str) -> ToolManifest | None: ...
+
+    def quarantine(self, name: str) -> Quarantine | None: ...
+
+    def all(self) -> tuple[ToolManifest, ...]: ...
+
+
+class ToolRunner(Protocol):
+    """``tools.runner``, the only place where a tool runs."""
+
+    async def run(
+        self,
+        effect: Effect,
+        *,
+        progress: Progress | None = None,
+        input_responses: JsonObject | None = None,
+        request_state: str | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> EffectOutcome: ...
+
+    async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None: ...
+
+
+class Templates(Protocol):
+    """The published workflow definitions."""
+
+    def latest(self, name: str) -> tuple[Template, str]:
+        """The newest version of ``name``, or exactly ``name@version``, with its hash. Raises ``NotFound``."""
+
+    def pinned(self, template_hash: str) -> Template:
+        """The definition with this hash. Raises ``NotFound``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Larger results than ``result_bytes`` are sealed beside the log; every ``snapshot_every`` events a fold is cached."""
+
+    result_bytes: int = 256 * 1024
+    output_bytes: int = 64 * 1024
+    snapshot_every: int = 200
+    cached_workflows: int = 2_000
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that a gate needs. ``clock`` gives milliseconds since 1970, ``entropy`` 32 random bytes."""
+
+    store: Store
+    sealer: Sealer
+    evaluator: Evaluator
+    tools: Tools
+    runner: ToolRunner
+    templates: Templates
+    clock: Callable[[], int]
+    entropy: Callable[[], bytes]
+    instance: str
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What travels beside a command: where it came from and how to tell of progress."""
+
+    trace_id: str | None = None
+    trace: Mapping[str, str] | None = None
+    progress: Progress | None = None
+
+
+NO_CONTEXT = CallContext()

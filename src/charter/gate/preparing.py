@@ -1,0 +1,210 @@
+"""Getting a call ready for a decision: found, validated, redacted, matched with its proposal, and evaluated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from charter.errors import NotFound, Refused
+from charter.gate.parts import Parts
+from charter.gate.spans import POLICY, describe, tracer
+from charter.manifests.arguments import check_arguments, compile_schema
+from charter.manifests.redaction import redact, shown_fields
+from charter.model import commands as cmd
+from charter.model.base import JsonObject
+from charter.model.digests import call_digest
+from charter.model.policy import Decision, Facts
+from charter.model.principal import Principal
+from charter.model.tool import ToolManifest
+from charter.workflows import calls as call_rules
+from charter.workflows.draft import Call
+from charter.workflows.facts import call_facts
+from charter.workflows.state import ProposalState, State
+
+
+class Preparer:
+    """Prepares calls; reads sealed arguments where a proposal has them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def evaluate(self, facts: Facts) -> Decision:
+        """The policy's answer, on a span and in the metrics."""
+        with tracer.start_as_current_span(POLICY) as span:
+            decision = self._parts.evaluator.evaluate(facts)
+            describe(span, decision)
+        return decision
+
+    def manifest(self, name: str) -> ToolManifest:
+        """The tool of this name. Raises ``NotFound`` (``unknown_tool``)."""
+        found = self._parts.tools.find(name)
+        if found is None:
+            raise NotFound(
+                f"There is no governed tool {name!r}.",
+                code="unknown_tool",
+                next_step="Call describe_tools to see the tools that this invocation may use.",
+            )
+        return found
+
+    async def secret(self, tenant: str, ref: str) -> Any:
+        """Sealed JSON. Raises ``NotFound`` (``erased``) when it was deleted."""
+        sealed = await self._parts.store.unseal(tenant, ref)
+        if sealed is None:
+            raise NotFound("The sealed content was erased.", code="erased", next_step="Propose the call again.")
+        return orjson.loads(self._parts.sealer.open(tenant, sealed))
+
+    async def real_call(self, tenant: str, proposal: ProposalState) -> tuple[JsonObject, str]:
+        """A proposal's real arguments and its salt."""
+        made = proposal.made
+        if made.sealed_ref is None:
+            return made.arguments, made.salt or ""
+        content = await self.secret(tenant, made.sealed_ref)
+        return content["arguments"], content["salt"]
+
+    async def proposal_of(self, state: State, proposal_id: str, invocation_id: str | None) -> ProposalState:
+        """The proposal, if it is this invocation's. Raises ``NotFound`` (``unknown_proposal``)."""
+        proposal = state.proposals.get(proposal_id)
+        if proposal is None or proposal.made.agent_invocation_id != invocation_id:
+            raise NotFound(
+                f"This invocation has no open proposal {proposal_id!r}; it may have run already.",
+                code="unknown_proposal",
+                next_step="Call propose_action to make a proposal.",
+            )
+        return proposal
+
+    async def for_proposal(self, state: State, principal: Principal, command: Any, now: str) -> Call:
+        """The call of ``command.proposal_id``; the command may repeat tool and arguments, which must then agree."""
+        proposal = await self.proposal_of(state, command.proposal_id, command.agent_invocation_id)
+        arguments, salt = await self.real_call(state.tenant, proposal)
+        manifest = self.manifest(proposal.made.tool)
+        if isinstance(command, cmd.InvokeTool) and (command.tool or command.arguments is not None):
+            digest = self._digest(state, proposal, command.arguments or {}, salt)
+            call_rules.check_same_call(proposal, command, digest)
+        if manifest.definition_hash != proposal.made.definition_hash:
+            raise Refused(
+                f"The definition of {manifest.name} has changed since this was proposed; approvals do not carry over.",
+                code="definition_changed",
+                next_step="Call propose_action again; people will see the call under the new definition.",
+            )
+        return self._call(state, principal, manifest, arguments, now, proposal, command.agent_invocation_id)
+
+    def _digest(self, state: State, proposal: ProposalState, arguments: JsonObject, salt: str) -> str:
+        made = proposal.made
+        return call_digest(
+            tenant=state.tenant,
+            workflow_id=state.workflow_id,
+            agent_invocation_id=made.agent_invocation_id,
+            tool=made.tool,
+            definition_hash=made.definition_hash,
+            arguments=arguments,
+            salt=salt,
+        )
+
+    async def for_arguments(
+        self,
+        state: State,
+        principal: Principal,
+        tool: str,
+        arguments: JsonObject,
+        now: str,
+        *,
+        invocation_id: str | None,
+        step_id: str | None = None,
+        match: bool = True,
+    ) -> Call:
+        """A call by tool and arguments; the open proposal of the same call, if there is one, goes with it."""
+        manifest = self.manifest(tool)
+        checked = check_arguments(manifest, arguments)
+        proposal = await self._matching(state, manifest, checked, invocation_id, step_id) if match else None
+        return self._call(state, principal, manifest, checked, now, proposal, invocation_id, step_id)
+
+    async def _matching(
+        self,
+        state: State,
+        manifest: ToolManifest,
+        arguments: JsonObject,
+        invocation_id: str | None,
+        step_id: str | None,
+    ) -> ProposalState | None:
+        for proposal in reversed(state.proposals.values()):
+            made = proposal.made
+            if made.tool != manifest.name or made.agent_invocation_id != invocation_id:
+                continue
+            if proposal.effect_id or proposal.replaced_by or made.definition_hash != manifest.definition_hash:
+                continue
+            if step_id is not None and made.step_id != step_id:
+                continue
+            _, salt = await self.real_call(state.tenant, proposal)
+            if self._digest(state, proposal, arguments, salt) == made.digest:
+                return proposal
+        return None
+
+    def _call(
+        self,
+        state: State,
+        principal: Principal,
+        manifest: ToolManifest,
+        arguments: JsonObject,
+        now: str,
+        proposal: ProposalState | None,
+        invocation_id: str | None,
+        step_id: str | None = None,
+    ) -> Call:
+        redacted, sensitive = redact(manifest, arguments)
+        invocation = state.invocations.get(invocation_id or "")
+        step = step_id or (invocation.step_id if invocation else None)
+        approval = state.approvals.get(proposal.approval_id or "") if proposal else None
+        facts = call_facts(
+            state,
+            principal,
+            manifest,
+            now=now,
+            quarantined=self._parts.tools.quarantine(manifest.name) is not None,
+            step_id=step,
+            agent_invocation_id=invocation_id,
+            arguments=arguments,
+            approval=approval,
+            grant_id=None,
+        )
+        decision = self.evaluate(facts)
+        if decision.verdict == "require_approval" and (grant_id := self._grant(state, manifest, arguments, now)):
+            # A grant is asked for only where people would be, so that what needs nobody does not use it up.
+            facts = facts.model_copy(update={"grant_id": grant_id})
+            decision = self.evaluate(facts)
+        decision = self._with_quarantine(manifest, decision)
+        return Call(
+            manifest=manifest,
+            arguments=arguments,
+            redacted=redacted,
+            sensitive=sensitive,
+            step_id=step or "",
+            agent_invocation_id=invocation_id,
+            facts=facts,
+            decision=decision,
+            proposal_id=proposal.made.proposal_id if proposal else None,
+            grant_id=facts.grant_id if decision.verdict == "permit" else None,
+            shown=shown_fields(manifest, arguments) if decision.verdict == "require_approval" else (),
+            shadow=self._parts.evaluator.shadow(facts, decision),
+        )
+
+    def _with_quarantine(self, manifest: ToolManifest, decision: Decision) -> Decision:
+        """A quarantined tool's denial shows what changed."""
+        found = self._parts.tools.quarantine(manifest.name)
+        if found is None or decision.verdict != "deny":
+            return decision
+        return decision.model_copy(
+            update={
+                "reason": f"{decision.reason}\n{found.diff}",
+                "next_step": f"Ask the operator to read the difference and run `charter tools pin {manifest.name}`.",
+            }
+        )
+
+    def _grant(self, state: State, manifest: ToolManifest, arguments: JsonObject, now: str) -> str | None:
+        for grant_id, grant in state.grants.items():
+            bounds = grant.bounds
+            if bounds.tool != manifest.name or grant.revoked or grant.uses_left < 1 or now >= bounds.expires_at:
+                continue
+            if compile_schema(bounds.arguments, what="The grant's bounds").accepts(arguments):
+                return grant_id
+        return None

@@ -1,0 +1,218 @@
+"""``Gate.read``: what people and agents may see. The policy is asked here too; reads are not put on record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from charter.errors import NotFound
+from charter.model.policy import Action, Facts
+from charter.model.principal import Principal
+from charter.model.reply import ApprovalView, ToolView, WorkflowContext
+from charter.model.tool import ToolManifest
+from charter.store.port import ApprovalRow, EffectRow, Filter, Page, WorkflowRow
+from charter.workflows import facts as facts_of
+from charter.workflows.approvals import still_needed
+from charter.workflows.calls import denied
+from charter.workflows.state import ApprovalState, State
+from charter.workflows.views import context
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+
+HISTORY_EVENTS = 40
+
+
+class Queries:
+    """The reading half of the gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._parts = gate.parts
+
+    def _demand(self, facts: Facts) -> None:
+        decision = self._gate.prepare.evaluate(facts)
+        if decision.verdict != "permit":
+            raise denied(decision)
+
+    def may(self, principal: Principal, action: Action) -> bool:
+        """True when the policy permits this verb on the tenant's ledger as a whole."""
+        return self._gate.prepare.evaluate(self._ledger(principal, action)).verdict == "permit"
+
+    def _ledger(self, principal: Principal, action: Action) -> Facts:
+        return Facts(
+            principal=principal,
+            action=action,
+            resource_type="Ledger",
+            resource_id=principal.tenant,
+            tenant=principal.tenant,
+        )
+
+    async def state(self, principal: Principal, workflow_id: str, action: Action = "workflow.read") -> State:
+        """A run's state, if this caller may see it. Raises ``NotFound`` and ``Denied``."""
+        state = await self._gate.states.fresh(principal.tenant, workflow_id)
+        if state is None:
+            raise NotFound(f"There is no workflow {workflow_id}.", code="unknown_workflow")
+        self._demand(facts_of.workflow_facts(state, principal, action))
+        return state
+
+    async def workflow(self, principal: Principal, workflow_id: str) -> WorkflowContext:
+        """Where a run is."""
+        state = await self.state(principal, workflow_id)
+        template = await self._gate.templates.of(state.tenant, state.template_hash)
+        return context(state, template, principal, self._gate.moment()[0])
+
+    async def workflows(self, principal: Principal, where: Filter, page: Page) -> tuple[list[WorkflowRow], str | None]:
+        """The runs of the tenant for those who may read all, else the caller's own."""
+        if not self.may(principal, "audit.read"):
+            where = Filter(status=where.status, template=where.template, owner=principal.acts_for or principal.id)
+        return await self._parts.store.workflows(principal.tenant, where, page)
+
+    # -- tools
+
+    def visible(self, principal: Principal) -> tuple[ToolManifest, ...]:
+        """The tools that the policy could ever permit this principal."""
+        return tuple(tool for tool in self._parts.tools.all() if self._could_ever(principal, tool))
+
+    def _could_ever(self, principal: Principal, tool: ToolManifest) -> bool:
+        return self._parts.evaluator.could_ever(
+            Facts(
+                principal=principal,
+                action="tool.invoke",
+                resource_type="Tool",
+                resource_id=tool.name,
+                tenant=principal.tenant,
+                tool=facts_of.tool_facts(tool, quarantined=False),
+            )
+        )
+
+    async def tools(self, principal: Principal, workflow_id: str, invocation_id: str) -> tuple[ToolView, ...]:
+        """The tools that this invocation may use, with what each would need."""
+        state = await self.state(principal, workflow_id)
+        invocation = state.invocations.get(invocation_id)
+        now = self._gate.moment()[0]
+        if invocation is None or not facts_of.invocation_live(state, invocation_id, principal, now):
+            raise NotFound(
+                f"You hold no open invocation {invocation_id!r} in this workflow.",
+                code="no_invocation",
+                next_step="Call get_workflow to see your open invocations.",
+            )
+        allowed = (
+            tool
+            for tool in self.visible(principal)
+            if any(facts_of.matches(pattern, tool.name) for pattern in invocation.allowed_tools)
+        )
+        return tuple(self._view(state, principal, tool, invocation_id, invocation.step_id, now) for tool in allowed)
+
+    def _view(
+        self, state: State, principal: Principal, tool: ToolManifest, invocation_id: str, step_id: str, now: str
+    ) -> ToolView:
+        quarantine = self._parts.tools.quarantine(tool.name)
+        facts = facts_of.call_facts(
+            state,
+            principal,
+            tool,
+            now=now,
+            quarantined=quarantine is not None,
+            step_id=step_id,
+            agent_invocation_id=invocation_id,
+            arguments={},
+            approval=None,
+            grant_id=None,
+        ).model_copy(update={"input": None})
+        verdict = self._parts.evaluator.evaluate(facts).verdict
+        approval = {"permit": "not_needed", "require_approval": "needed"}.get(verdict, "depends")
+        return ToolView.model_validate(
+            {
+                "name": tool.name,
+                "title": tool.title,
+                "description": tool.description,
+                "input_schema": tool.input_schema,
+                "output_schema": tool.output_schema,
+                "risk": tool.risk,
+                "side_effects": tool.side_effects,
+                "idempotent": tool.idempotent,
+                "approval": "unavailable" if quarantine else approval,
+                "note": "Quarantined: its definition has changed; an operator must accept it." if quarantine else None,
+            }
+        )
+
+    # -- approvals
+
+    async def approvals(self, principal: Principal, where: Filter, page: Page) -> tuple[list[ApprovalRow], str | None]:
+        """Requests, newest first: all of the tenant's for those who may read all, else those of the caller's own runs."""
+        if not self.may(principal, "approval.read"):
+            where = Filter(status=where.status, workflow_id=where.workflow_id, owner=principal.acts_for or principal.id)
+        return await self._parts.store.approvals(principal.tenant, where, page)
+
+    async def approval(self, principal: Principal, approval_id: str) -> ApprovalView:
+        """One request with everything a person needs to decide."""
+        state, approval = await self._approval(principal, approval_id)
+        facts = facts_of.decide_facts(state, principal, approval, "console", "approve")
+        self._demand(facts.model_copy(update={"action": "approval.read", "channel": None, "verdict": None}))
+        proposal = state.proposals.get(approval.request.proposal_id or "")
+        return ApprovalView(
+            request=approval.request,
+            status=approval.status,
+            still_needed=still_needed(approval.request.requirements, approval.decisions),
+            decisions=approval.decisions,
+            arguments=proposal.made.arguments if proposal else {},
+            history=await self._history(state, approval),
+            purpose=state.purpose,
+            template=state.template,
+        )
+
+    async def _approval(self, principal: Principal, approval_id: str) -> tuple[State, ApprovalState]:
+        row = await self._parts.store.approval(principal.tenant, approval_id)
+        state = await self._gate.states.fresh(principal.tenant, row.workflow_id) if row else None
+        if row is None or state is None:
+            raise NotFound(f"There is no approval {approval_id}.", next_step="List what is pending.")
+        return state, state.approvals[approval_id]
+
+    async def _history(self, state: State, approval: ApprovalState) -> tuple[str, ...]:
+        after = max(0, state.version - 10 * HISTORY_EVENTS)
+        stored = await self._parts.store.load(state.tenant, state.workflow_id, after_version=after)
+        lines = [line for item in stored if (line := history_line(item.type, orjson.loads(item.leaf)))]
+        return tuple(lines[-HISTORY_EVENTS:])
+
+    async def effects(self, principal: Principal, where: Filter, page: Page) -> tuple[list[EffectRow], str | None]:
+        """Effects that run or are in doubt; for those who may read all."""
+        self._demand(self._ledger(principal, "audit.read"))
+        return await self._parts.store.effects(principal.tenant, where, page)
+
+    # -- the record
+
+    async def events(self, principal: Principal, workflow_id: str) -> list[dict[str, Any]]:
+        """A run's events as recorded, in order."""
+        await self.state(principal, workflow_id, "audit.read")
+        stored = await self._parts.store.load(principal.tenant, workflow_id)
+        return [orjson.loads(item.leaf) for item in stored]
+
+    async def result(self, principal: Principal, workflow_id: str, effect_id: str) -> dict[str, Any]:
+        """A result that was too large to answer with. Raises ``NotFound``."""
+        await self.state(principal, workflow_id)
+        stored = await self._parts.store.load(principal.tenant, workflow_id)
+        for item in reversed(stored):
+            data = orjson.loads(item.leaf)["data"] if item.type == "TOOL_RESULT" else {}
+            if data.get("effect_id") == effect_id and data.get("result_ref"):
+                content: dict[str, Any] = await self._gate.prepare.secret(principal.tenant, data["result_ref"])
+                return content
+        raise NotFound(f"Effect {effect_id} has no stored result.")
+
+
+def history_line(event_type: str, event: dict[str, Any]) -> str | None:
+    """One event as a line for an approver, or None for what does not help to decide. Computed facts only."""
+    data = event["data"]
+    at = event["time"][11:19]
+    if event_type == "TOOL_INVOKE":
+        return f"{at} ran {data['tool']}"
+    if event_type == "TOOL_RESULT":
+        return f"{at} it {'answered with an error' if data.get('is_error') else data['status']}"
+    if event_type == "POLICY_DECISION" and data["verdict"] == "deny":
+        return f"{at} was denied {data['facts']['resource_id']}: {data['code']}"
+    if event_type == "APPROVAL_REQUESTED":
+        return f"{at} asked for {data['request'].get('tool', 'a decision')}"
+    if event_type == "APPROVAL_DECISION":
+        return f"{at} {data['decided_by']} answered {data['decision']}"
+    return None

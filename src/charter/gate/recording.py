@@ -1,0 +1,136 @@
+"""From a draft to a batch: events, the rows that lists are made of, claims and sealed content, all in one commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from charter.model import events as ev
+from charter.model.base import Model
+from charter.model.ids import Mint
+from charter.model.principal import Principal
+from charter.store.port import ApprovalRow, Batch, Claim, EffectRow, NewEvent, Sealed, WorkflowRow
+from charter.store.sealing import Sealer
+from charter.workflows.decide import wake_at
+from charter.workflows.draft import Draft
+from charter.workflows.state import State
+from charter.workflows.views import blocked_on
+
+_ROW_EVENTS = frozenset({"TOOL_INVOKE", "TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED"})
+
+
+def new_event(
+    event: ev.Event, *, mint: Mint, actor: dict[str, str], command_id: str, correlation_id: str, trace_id: str | None
+) -> NewEvent:
+    """One event as the store takes it."""
+    data = event.data.model_dump(mode="json", exclude_defaults=True) if isinstance(event.data, Model) else event.data
+    return NewEvent(
+        id=mint.new("event"),
+        type=event.type,
+        time=event.time,
+        actor=actor,
+        data=data,
+        causation_id=command_id,
+        correlation_id=correlation_id,
+        trace_id=trace_id,
+    )
+
+
+def batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, trace_id: str | None) -> Batch:
+    """Everything that one command changes."""
+    state, mint = draft.state, draft.given.mint
+    command_id = mint.new("command")
+    actor = principal.actor()
+    events = tuple(
+        new_event(
+            event,
+            mint=mint,
+            actor=actor,
+            command_id=command_id,
+            correlation_id=state.workflow_id,
+            trace_id=trace_id,
+        )
+        for event in draft.events
+    )
+    return Batch(
+        tenant=state.tenant,
+        stream=state.workflow_id,
+        expected_version=before.version,
+        events=events,
+        workflow=_workflow_row(state) if _listed_differently(before, state, draft.events) else None,
+        approvals=_approval_rows(before, state),
+        effects=_effect_rows(state, draft.events, draft.given.instance),
+        claims=tuple(Claim(scope=scope, key=key, value=value) for scope, key, value in draft.claims),
+        sealed=tuple(seal(sealer, state.tenant, item.ref, item.content) for item in draft.secrets),
+    )
+
+
+def seal(sealer: Sealer, tenant: str, ref: str, content: Any) -> Sealed:
+    """JSON content, encrypted for this tenant and place."""
+    return sealer.seal(tenant, ref, orjson.dumps(content))
+
+
+def _listed_differently(before: State, after: State, events: list[ev.Event]) -> bool:
+    """A call that begins and ends changes no list: the hot path writes no row for it but the effect's."""
+    if before.version == 0:
+        return True
+    if before.status != after.status or before.steps is not after.steps or before.approvals is not after.approvals:
+        return True
+    if before.invocations.keys() != after.invocations.keys():
+        return True
+    return any(event.type in ("EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "AGENT_INVOKE") for event in events)
+
+
+def _workflow_row(state: State) -> WorkflowRow:
+    return WorkflowRow(
+        workflow_id=state.workflow_id,
+        template=state.template,
+        status=state.status,
+        owner=state.owner,
+        purpose=state.purpose,
+        case_id=state.case_id,
+        blocked_on=blocked_on(state),
+        started_at=state.started_at,
+        updated_at=state.updated_at,
+        wake_at=wake_at(state),
+    )
+
+
+def _approval_rows(before: State, after: State) -> tuple[ApprovalRow, ...]:
+    if before.approvals is after.approvals:
+        return ()
+    changed = [item for key, item in after.approvals.items() if before.approvals.get(key) is not item]
+    return tuple(
+        ApprovalRow(
+            approval_id=item.request.approval_id,
+            workflow_id=item.request.workflow_id,
+            status=item.status,
+            tool=item.request.tool,
+            risk=item.request.risk,
+            requested_by=item.request.requested_by,
+            owner=item.request.owner,
+            requested_at=item.request.requested_at,
+            expires_at=item.request.expires_at,
+            request=item.request.model_dump_json(),
+        )
+        for item in changed
+    )
+
+
+def _effect_rows(state: State, events: list[ev.Event], instance: str) -> tuple[EffectRow, ...]:
+    rows: dict[str, EffectRow] = {}
+    for event in events:
+        if event.type not in _ROW_EVENTS:
+            continue
+        effect_id = event.data.effect_id
+        current = state.effects.get(effect_id)
+        rows[effect_id] = EffectRow(
+            effect_id=effect_id,
+            workflow_id=state.workflow_id,
+            status=current.status if current else "ended",
+            tool=current.invoke.tool if current else "",
+            instance=current.invoke.instance if current else instance,
+            updated_at=event.time,
+        )
+    return tuple(rows.values())

@@ -1,0 +1,70 @@
+"""The definitions that runs are pinned to: kept in the store under their hash, so that a run outlives the file it came from."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import orjson
+
+from charter.errors import NotFound
+from charter.gate.parts import Templates
+from charter.manifests.arguments import CompiledSchema, check_value, compile_schema
+from charter.model import commands as cmd
+from charter.model.base import Json, JsonObject
+from charter.model.template import AgentStep, Template
+from charter.store.port import Store
+from charter.workflows.state import State
+from charter.workflows.steps import step_named
+
+
+@lru_cache(maxsize=512)
+def _compiled(schema_text: bytes) -> CompiledSchema:
+    return compile_schema(orjson.loads(schema_text), what="The template's schema")
+
+
+def _check(schema: JsonObject, value: Json, what: str) -> None:
+    check_value(_compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)), value, what=what)
+
+
+class KnownTemplates:
+    """Finds a run's template by its hash."""
+
+    def __init__(self, store: Store, published: Templates) -> None:
+        self._store = store
+        self._published = published
+        self._known: dict[tuple[str, str], Template] = {}
+
+    def remember(self, tenant: str, template: Template, template_hash: str) -> None:
+        """It is in the store."""
+        self._known[(tenant, template_hash)] = template
+
+    async def of(self, tenant: str, template_hash: str) -> Template:
+        """The template that a run is pinned to."""
+        found = self._known.get((tenant, template_hash))
+        if found is not None:
+            return found
+        text = await self._store.claimed(tenant, "template", template_hash)
+        if text is None:
+            raise NotFound(f"The template {template_hash} of this run is not in the store.", code="unknown_template")
+        template = Template.model_validate_json(text)
+        self.remember(tenant, template, template_hash)
+        return template
+
+    async def claim(self, tenant: str, template: Template, template_hash: str) -> list[tuple[str, str, str]]:
+        """What a start must claim so that the definition stays: nothing when it is there already."""
+        if (tenant, template_hash) in self._known:
+            return []
+        if await self._store.claimed(tenant, "template", template_hash) is not None:
+            return []
+        return [("template", template_hash, template.model_dump_json(by_alias=True))]
+
+    def check_input(self, template: Template, _template_hash: str, value: JsonObject) -> None:
+        """The input against the template's schema. Raises ``InvalidInput``."""
+        _check(template.input_schema, value, f"The input of {template.ref}")
+
+    def check_output(self, template: Template, state: State, command: cmd.CompleteStep) -> None:
+        """What the agent hands over against its step's schema. Raises ``InvalidInput``."""
+        invocation = state.invocations[command.agent_invocation_id or ""]
+        step = step_named(template, invocation.step_id)
+        if isinstance(step, AgentStep) and step.output_schema is not None:
+            _check(step.output_schema, command.output, f"The output of step {step.id!r}")
