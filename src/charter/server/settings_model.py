@@ -94,8 +94,8 @@ class AuthSection(Model):
     """
 
     local_keys: bool = True
-    local_issuer: str | None = None
-    issuer: str | None = None
+    local_issuer: Url | None = None
+    issuer: Url | None = None
     jwks_url: KeyUrl | None = None
     audience: str | None = None
     algorithms: tuple[Algorithm, ...] = ("EdDSA", "ES256", "RS256")

@@ -1,0 +1,251 @@
+"""The HTTP door's walls: who may connect, with what, and how it is served. What is behind them is
+translation.
+
+Every request passes, in this order: the Host and Origin check (DNS rebinding), the bearer check on ``/mcp``
+(RFC 6750, with RFC 9728 metadata), the body limit, the MCP transport. ``/healthz`` is open. Anonymous mode
+exists on loopback addresses only (``Settings`` refuses it elsewhere); its caller is ``[stdio]``'s principal.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import uvicorn
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from charter.errors import CharterError, Misconfigured, Unauthenticated
+from charter.model.principal import Principal
+from charter.server.auth import TokenVerifier, VerifiedToken, stdio_principal
+from charter.server.problems import ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
+from charter.server.settings_model import MCP_PATH, Settings, is_loopback
+
+_log = logging.getLogger(__name__)
+
+HEALTH_PATH = "/healthz"
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+
+def build_http_app(
+    mcp_server: Server[Any],
+    *,
+    settings: Settings,
+    verifier: TokenVerifier | None,
+    extra_routes: Sequence[Route] = (),
+) -> Starlette:
+    """The ASGI app around an MCP server. Its lifespan is the server's.
+
+    ``extra_routes`` are behind the Host and Origin check, but each must ask for its caller itself:
+    ``request_principal``. ``verifier`` may be None in anonymous mode only.
+    """
+    if verifier is None and not settings.server.anonymous:
+        raise Misconfigured(
+            "Serving HTTP needs a token verifier.",
+            code="http_without_auth",
+            next_step="Run `charter init` for keys, or set server.anonymous = true on a loopback address.",
+        )
+    checked = None if settings.server.anonymous else verifier
+    app = mcp_server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        max_request_body_size=settings.server.request_limit_bytes,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        host=settings.server.host,
+        auth=_auth_settings(settings) if checked else None,
+        token_verifier=checked,
+        custom_starlette_routes=[Route(HEALTH_PATH, _health, methods=["GET"]), *extra_routes],
+    )
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(CharterError, on_charter_error)
+    app.add_exception_handler(Exception, on_crash)
+    app.add_middleware(ProblemBodies)
+    app.add_middleware(HostAndOrigin, settings=settings)
+    return app
+
+
+def fallback_principal(settings: Settings, *, stdio: bool = False) -> Principal | None:
+    """Whom ``auth.current_principal`` takes for a caller without a token: none over HTTP, unless anonymous."""
+    return stdio_principal(settings) if stdio or settings.server.anonymous else None
+
+
+def request_principal(request: Request, settings: Settings) -> Principal:
+    """Who sent this request, for routes beside ``/mcp``. Raises ``Unauthenticated``."""
+    token = getattr(request.scope.get("user"), "access_token", None)
+    if isinstance(token, VerifiedToken):
+        return token.principal
+    fallback = fallback_principal(settings)
+    if fallback is None:
+        raise Unauthenticated("This needs a bearer token.")
+    return fallback
+
+
+def _auth_settings(settings: Settings) -> AuthSettings:
+    # Validated from text, so that a URL without a path keeps its form: issuers are compared letter by letter.
+    return AuthSettings.model_validate(
+        {
+            "issuer_url": settings.auth.issuer or settings.local_issuer,
+            "resource_server_url": settings.resource,
+            "validate_token_resource": True,
+        }
+    )
+
+
+async def _health(request: Request) -> Response:
+    return Response('{"status":"ok"}', media_type="application/json")
+
+
+class HostAndOrigin:
+    """Refuses requests that name another host (421) or come from a page of another origin (403).
+
+    A browser on the operator's machine can be made to send requests to a loopback server; what it cannot
+    forge is these two headers. ``/healthz`` does not ask for the host: probes use addresses.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts, self._origins = allowed_hosts(settings), allowed_origins(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check, then pass on."""
+        if scope["type"] == "http":
+            refusal = self._refusal(Headers(scope=scope), scope["path"])
+            if refusal is not None:
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, headers: Headers, path: str) -> Response | None:
+        host = headers.getlist("host")
+        if path != HEALTH_PATH and (len(host) != 1 or not _matches(host[0].lower(), self._hosts)):
+            _log.warning("A request for a host that is not this server was refused.")
+            return problem(421)
+        if any(not _matches(origin.lower(), self._origins) for origin in headers.getlist("origin")):
+            _log.warning("A request from a foreign origin was refused.")
+            return problem(403)
+        return None
+
+
+def allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """Host headers that mean this server; ``:*`` at the end stands for any port."""
+    public = urlsplit(settings.resource)
+    names = [*(f"{name}:*" for name in _LOOPBACK_HOSTS), *_LOOPBACK_HOSTS, public.netloc.lower()]
+    default_port = {"http": 80, "https": 443}[public.scheme]
+    if public.port in (None, default_port):
+        names += [str(public.hostname), f"{public.hostname}:{default_port}"]
+    return (*names, *(name.lower() for name in settings.server.allowed_hosts))
+
+
+def allowed_origins(settings: Settings) -> tuple[str, ...]:
+    """Origin headers that are taken: the server's own, those configured, and loopback pages for a loopback
+    server.
+    """
+    public = urlsplit(settings.resource)
+    origins = [f"{public.scheme}://{public.netloc.lower()}"]
+    if is_loopback(settings.server.host):
+        origins += [f"http://{name}{port}" for name in _LOOPBACK_HOSTS for port in ("", ":*")]
+    return (*origins, *(name.lower().rstrip("/") for name in settings.server.allowed_origins))
+
+
+def _matches(value: str, patterns: Sequence[str]) -> bool:
+    base, _, port = value.rpartition(":")
+    return value in patterns or (port.isdigit() and f"{base}:*" in patterns)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket, so that ``port = 0`` is known before serving.
+
+    Raises ``Misconfigured`` when it is taken.
+    """
+    host, port = settings.server.host.strip("[]"), settings.server.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        # The protocol is named: asyncio sets TCP_NODELAY on accepted sockets only when it reads IPPROTO_TCP there,
+        # and without it Nagle's algorithm and delayed ACKs stall answers for 40 ms.
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(settings, error) from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.bind(address)
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise _cannot_listen(settings, error) from None
+    listening.setblocking(False)
+    return listening
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> Misconfigured:
+    return Misconfigured(
+        f"Cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}.",
+        code="cannot_listen",
+        next_step="Stop what uses the port, or set server.port (0 takes any free one).",
+    )
+
+
+async def serve_http(
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    listening: socket.socket | None = None,
+    on_ready: Callable[[str], None] | None = None,
+    stop: anyio.Event | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then for two seconds more. ``on_ready`` gets the URL of the MCP
+    endpoint.
+
+    h11, because httptools leaves white space in headers and breaks MCP's header checks.
+    """
+    own = listening or bind(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=65,
+            access_log=False,
+            log_config=None,
+            log_level=settings.server.log_level,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+    try:
+        if on_ready is not None:
+            on_ready(settings.listening_on(own.getsockname()[1]).resource)
+        async with anyio.create_task_group() as tasks:
+            if stop is not None:
+                tasks.start_soon(_stop_when, stop, server)
+            await server.serve(sockets=[own])
+            tasks.cancel_scope.cancel()
+    finally:
+        own.close()
+
+
+async def _stop_when(stop: anyio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve MCP on standard input and output until the client closes them."""
+    async with stdio_server() as (read_stream, write_stream):
+        await server.run(read_stream, write_stream, server.create_initialization_options())

@@ -1,0 +1,97 @@
+"""RFC 9457 problem documents: how every error looks over HTTP that is not a JSON-RPC answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from charter.errors import CharterError
+
+MEDIA_TYPE = "application/problem+json"
+
+_KNOWN: Mapping[int, tuple[str, str]] = {
+    400: ("bad_request", "Send a well-formed MCP request as application/json."),
+    401: (
+        "unauthenticated",
+        "Send a valid bearer token; the metadata that WWW-Authenticate names says who issues them.",
+    ),
+    403: ("forbidden", "Use a credential or an Origin that this server allows."),
+    404: ("not_found", "The MCP endpoint is /mcp."),
+    405: ("method_not_allowed", "Use a method that the Allow header names."),
+    406: ("not_acceptable", "Accept application/json and text/event-stream."),
+    413: ("too_large", "Send less in one request; the limit is server.request_limit_bytes."),
+    421: ("wrong_host", "Use the server's own name; the operator adds others to server.allowed_hosts."),
+}
+
+
+def problem(status: int, *, error: CharterError | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem document for a status, or for one of Charter's errors."""
+    code, next_step = _KNOWN.get(status, ("internal_error" if status >= 500 else "refused", "Try again later."))
+    body: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    if error is None:
+        body |= {"code": code, "detail": HTTPStatus(status).description or body["title"], "next_step": next_step}
+    else:
+        told = error.as_json()
+        body |= {"code": told["code"], "detail": told["message"], "next_step": told["next_step"]}
+        body |= {"errors": told["detail"]} if "detail" in told else {}
+    return Response(orjson.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405)."""
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, headers=error.headers)
+
+
+async def on_charter_error(request: Request, error: Exception) -> Response:
+    """An error of Charter's that left a route."""
+    assert isinstance(error, CharterError)
+    return problem(error.status, error=error)
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """Anything else: the log has the traceback, the client nothing of it."""
+    return problem(500)
+
+
+class ProblemBodies:
+    """Turns plain-text refusals of the MCP SDK's transport and bearer check into problem documents.
+
+    JSON-RPC errors pass as they are; ``WWW-Authenticate`` and ``Allow`` are kept.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and watch the answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        replaced = False
+
+        async def watch(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and (answer := _replacement(message)) is not None:
+                replaced = True
+                await answer(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self._app(scope, receive, watch)
+
+
+def _replacement(start: Message) -> Response | None:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start.get("headers", [])}
+    media = headers.get("content-type", "").partition(";")[0].strip()
+    bearer = "www-authenticate" in headers
+    if start["status"] < 400 or media == MEDIA_TYPE or (media == "application/json" and not bearer):
+        return None
+    kept = {name: headers[name] for name in ("www-authenticate", "allow", "retry-after") if name in headers}
+    return problem(start["status"], headers=kept)
