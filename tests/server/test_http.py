@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -337,3 +340,31 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
         with pytest.raises(Misconfigured) as caught:
             bind(configured(port=str(taken.getsockname()[1])))
         assert caught.value.error_code == "cannot_listen"
+
+
+SERVE = """
+import anyio
+from mcp.server.lowlevel import Server
+from charter.server.http import bind, build_http_app, serve_http
+from charter.server.settings import load_settings
+
+settings = load_settings(environ={"CHARTER_SERVER_ANONYMOUS": "true", "CHARTER_SERVER_PORT": "0"})
+listening = bind(settings)
+settings = settings.listening_on(listening.getsockname()[1])
+app = build_http_app(Server("x"), settings=settings, verifier=None)
+async def main():
+    await serve_http(app, settings, listening=listening, on_ready=lambda url: print(url, flush=True))
+anyio.run(main)
+print("closed the store")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_serving_and_lets_the_caller_clean_up(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert httpx2.get(url.replace("/mcp", "/healthz")).json() == {"status": "ok"}
+        server.send_signal(number)
+        assert server.stdout.read() == "closed the store\n"
+    assert server.returncode == 0

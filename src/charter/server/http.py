@@ -9,8 +9,11 @@ exists on loopback addresses only (``Settings`` refuses it elsewhere); its calle
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -213,7 +216,7 @@ async def serve_http(
     h11, because httptools leaves white space in headers and breaks MCP's header checks.
     """
     own = listening or bind(settings)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http="h11",
@@ -238,6 +241,25 @@ async def serve_http(
             tasks.cancel_scope.cancel()
     finally:
         own.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGINT and SIGTERM, and returns. Uvicorn's own raises the signal again, which would kill the
+    process before the caller has closed its store.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while serving; in threads other than the main one that is the host's business."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 async def _stop_when(stop: anyio.Event, server: uvicorn.Server) -> None:
