@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint
 from charter.audit.envelope import leaf_bytes
+from charter.audit.merkle import Tree, leaf_hashes
+from charter.audit.verify import SizedNote
 
 TENANT = "acme"
 
@@ -69,3 +72,15 @@ def log_of(streams: list[str]) -> list[Row]:
         versions[stream] = versions.get(stream, 0) + 1
         rows.append(row(seq, stream, versions[stream], event(seq)))
     return rows
+
+
+SIGNER = Signer.from_seed(origin_of(TENANT), bytes(range(32)))
+
+
+def note(hashes: list[bytes], size: int, signer: Signer = SIGNER) -> SizedNote:
+    """A signed checkpoint over the first ``size`` of these leaf hashes."""
+    return SizedNote(sign_checkpoint(Checkpoint(signer.key.name, size, Tree(hashes).root(size)), signer), size)
+
+
+def hashes_of(rows: list[Row]) -> list[bytes]:
+    return leaf_hashes(row.leaf for row in rows)

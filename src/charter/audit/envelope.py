@@ -21,8 +21,24 @@ from charter.errors import IntegrityError, InvalidInput
 from charter.model.canonical import canonical
 
 ENVELOPE_VERSION = 1
-_TEXTS = ("causation_id", "correlation_id", "id", "stream", "tenant", "time", "type")
-_MEMBERS = frozenset((*_TEXTS, "actor", "data", "seq", "v", "version"))
+_SHAPE = {
+    "actor": dict,
+    "causation_id": str,
+    "correlation_id": str,
+    "data": dict,
+    "id": str,
+    "seq": int,
+    "stream": str,
+    "tenant": str,
+    "time": str,
+    "trace_id": str,
+    "type": str,
+    "v": int,
+    "version": int,
+}
+_TRACED = tuple(_SHAPE)  # in canonical order, as a canonical leaf is read
+_MEMBERS = tuple(name for name in _SHAPE if name != "trace_id")
+_TYPES = frozenset(tuple(_SHAPE[name] for name in names) for names in (_MEMBERS, _TRACED))
 
 
 class EventFields(Protocol):
@@ -78,7 +94,7 @@ class Envelope:
 
     def as_json(self) -> dict[str, Any]:
         """The members as they stand in the leaf."""
-        out = {name: getattr(self, name) for name in sorted(_MEMBERS)}
+        out = {name: getattr(self, name) for name in _MEMBERS}
         if self.trace_id is not None:
             out["trace_id"] = self.trace_id
         return out
@@ -148,8 +164,10 @@ def _canonical_or_none(value: Any) -> bytes | None:
 
 
 def _number(text: str) -> int | float:
-    value = int(text) if len(text) < 17 else float(text)
-    return int(text) if abs(value) < 2**53 else value
+    if len(text) > 22:  # longer ones are printed with an exponent
+        raise ValueError
+    value = int(text)
+    return value if abs(value) < 2**53 else float(value)
 
 
 def parse_leaf(leaf: bytes) -> Envelope:
@@ -161,18 +179,18 @@ def parse_leaf(leaf: bytes) -> Envelope:
     return envelope_of(value)
 
 
+def has_members(value: Any) -> bool:
+    """Does this JSON value have an envelope's members, each of its type?"""
+    if type(value) is not dict or tuple(map(type, value.values())) not in _TYPES:
+        return False
+    return tuple(value) in (_MEMBERS, _TRACED) and value["v"] == ENVELOPE_VERSION
+
+
 def envelope_of(value: Any) -> Envelope:
     """The envelope of a leaf's JSON value. Raises ``IntegrityError`` (``bad_leaf``) for another shape."""
-    if not isinstance(value, dict) or value.keys() - {"trace_id"} != _MEMBERS:
-        raise _bad_leaf("its members are not those of an envelope")
-    if value["v"] != ENVELOPE_VERSION:
-        raise _bad_leaf("its version is unknown")
-    fields = {**value, "trace_id": value.get("trace_id", "")}
-    texts = all(type(fields[name]) is str for name in (*_TEXTS, "trace_id"))
-    numbers = all(type(fields[name]) is int for name in ("seq", "version", "v"))
-    if not (texts and numbers and type(fields["actor"]) is dict and type(fields["data"]) is dict):
-        raise _bad_leaf("a member has the wrong type")
-    return Envelope(**{**fields, "trace_id": value.get("trace_id")})
+    if not has_members(value):
+        raise _bad_leaf("it has other members, types or version")
+    return Envelope(**{"trace_id": None, **value})
 
 
 def _bad_leaf(why: str) -> IntegrityError:

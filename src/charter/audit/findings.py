@@ -1,0 +1,110 @@
+"""What a verification says: findings in the order of the log, the first of which names the first bad event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+MAX_FINDINGS = 100
+
+RULES = {
+    "seq_gap": "An event is missing: the sequence numbers have a gap.",
+    "seq_order": "An event stands twice or out of order.",
+    "leaf_hash": "An event's bytes are not those that were hashed when it was written.",
+    "leaf_bytes": "An event's bytes are not a canonical envelope.",
+    "row_mismatch": "An event's bytes say another place or name than the row that holds them.",
+    "version_gap": "A stream's versions have a gap or repeat.",
+    "truncated": "The log is shorter than a signed checkpoint or its own head says.",
+    "head_mismatch": "The log is not the one whose head the store keeps.",
+    "root_mismatch": "The events are not those that a signed checkpoint covers.",
+    "checkpoint_invalid": "A checkpoint is not signed by a trusted key of this log, or is malformed.",
+    "checkpoint_fork": "Two signed checkpoints of one size have different roots.",
+    "proof_invalid": "An event's inclusion proof does not lead to a signed checkpoint.",
+    "uncovered": "No valid checkpoint covers these events.",
+    "export_malformed": "The export file does not have the shape that it must have.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. ``rule`` is a key of :data:`RULES`.
+
+    ``seq`` is the first bad or missing event; with ``last_seq`` only this is known: the first bad event is one of
+    ``seq`` to ``last_seq``. ``event_id`` names it where it can be told.
+    """
+
+    rule: str
+    text: str
+    seq: int | None = None
+    event_id: str | None = None
+    last_seq: int | None = None
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """For a report."""
+        return {
+            "rule": self.rule,
+            "text": self.text,
+            "seq": self.seq,
+            "event_id": self.event_id,
+            "last_seq": self.last_seq,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a log, or a part of it, verified.
+
+    ``size`` leaves were read and gave ``root`` (None when the log is broken or sparse); ``covered`` of them, from the
+    beginning, are those that signed checkpoints vouch for; ``checkpoints`` have matched. ``more`` findings were left
+    out.
+    """
+
+    tenant: str
+    size: int
+    root: bytes | None
+    covered: int
+    checkpoints: int
+    findings: tuple[Finding, ...] = ()
+    more: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong. See ``covered`` for how much of the log a signature vouches for."""
+        return not self.findings
+
+    @property
+    def first_bad(self) -> Finding | None:
+        """The finding that names the first bad event."""
+        return next((finding for finding in self.findings if finding.seq is not None), None)
+
+
+class Findings:
+    """Collects findings and puts them in order."""
+
+    def __init__(self) -> None:
+        self._found: list[Finding] = []
+        self.more = 0
+
+    def add(self, finding: Finding) -> None:
+        """Keep it, or count it when there are many already. Ranges are always kept: they are few."""
+        if len(self._found) < MAX_FINDINGS or finding.last_seq is not None or finding.seq is None:
+            self._found.append(finding)
+        else:
+            self.more += 1
+
+    def ordered(self) -> tuple[Finding, ...]:
+        """By sequence number, those without one last; a range begins where an exact finding inside it does."""
+        exact = sorted({found.seq for found in self._found if found.seq is not None and found.last_seq is None})
+        done = [_narrowed(found, exact) for found in self._found]
+        return tuple(sorted(done, key=_place))
+
+
+def _place(finding: Finding) -> tuple[bool, int, bool]:
+    return finding.seq is None, finding.seq or 0, finding.last_seq is not None
+
+
+def _narrowed(finding: Finding, exact: Iterable[int]) -> Finding:
+    if finding.seq is None or finding.last_seq is None:
+        return finding
+    inside = next((seq for seq in exact if finding.seq <= seq <= finding.last_seq), None)
+    return finding if inside is None else replace(finding, seq=inside)
