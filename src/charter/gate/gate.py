@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -370,9 +371,13 @@ class Gate:
         async def make(state: State, now: str, mint: Mint) -> Draft:
             facts = self._run_facts(state, principal, command)
             decision = self.prepare.evaluate(facts) if facts else None
-            call = await self._effects.call_for(state, principal, command, now)
-            given = await self.given(state, principal, now, mint, facts=facts, decision=decision, call=call)
-            return rules.decide(state, command, given)
+            given = await self.given(state, principal, now, mint, facts=facts, decision=decision)
+            try:
+                call = await self._effects.call_for(state, principal, command, now)
+            except CharterError as error:
+                # A step whose call cannot even be prepared has failed: on record, and the run goes on from there.
+                return rules.unprepared(state, command, given, error)
+            return rules.decide(state, command, replace(given, call=call))
 
         draft = await self.transact(principal, command.workflow_id, make, ctx)
         if draft.effect is not None:

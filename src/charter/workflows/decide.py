@@ -97,6 +97,17 @@ def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
         raise InvalidInput(f"{type(command).__name__} is not a command on a call.")
 
 
+def unprepared(state: State, command: cmd.Command, given: Given, error: CharterError) -> Draft:
+    """A call that could not be prepared: an ``action`` step has failed, anything else is the caller's error."""
+    draft = Draft(state=state, given=given)
+    if not isinstance(command, cmd.RunStep):
+        raise error
+    if runnable(state, command.step_id):
+        step = steps.step_named(given.template, command.step_id)
+        steps.fail_step(draft, step, error.error_code, error.message)
+    return draft
+
+
 def _permitted(draft: Draft) -> bool:
     facts, decision = draft.given.facts, draft.given.decision
     if facts is None or decision is None:

@@ -196,7 +196,13 @@ def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
     return replace(state, invocations={**state.invocations, data.agent_invocation_id: after})
 
 
+def _only_once(known: dict[str, Any], key: str) -> None:
+    if key in known:
+        raise KeyError(("new", key))
+
+
 def _proposal(state: State, data: ev.ProposalMade, _time: str) -> State:
+    _only_once(state.proposals, data.proposal_id)
     proposals = {**state.proposals, data.proposal_id: ProposalState(made=data)}
     if data.replaces and data.replaces in proposals:
         proposals[data.replaces] = replace(proposals[data.replaces], replaced_by=data.proposal_id)
@@ -205,6 +211,7 @@ def _proposal(state: State, data: ev.ProposalMade, _time: str) -> State:
 
 def _approval_requested(state: State, data: ev.ApprovalRequested, _time: str) -> State:
     request = data.request
+    _only_once(state.approvals, request.approval_id)
     status = machine.APPROVAL[("new", "requested")]
     proposals = state.proposals
     if request.proposal_id in proposals:
@@ -231,6 +238,7 @@ def _approval_closed(state: State, data: ev.ApprovalClosed, _time: str) -> State
 
 
 def _grant_given(state: State, data: ev.GrantGiven, _time: str) -> State:
+    _only_once(state.grants, data.grant_id)
     return replace(state, grants={**state.grants, data.grant_id: GrantState(given=data, uses_left=data.bounds.uses)})
 
 
@@ -242,6 +250,8 @@ def _grant_revoked(state: State, data: ev.GrantRevoked, _time: str) -> State:
 def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     before = state.effects.get(data.effect_id)
     status = machine.EFFECT[(before.status if before else "new", "TOOL_INVOKE")]
+    if before is not None and data.attempt != before.invoke.attempt + 1:
+        raise KeyError(("attempt", data.attempt))
     effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time)}
     if before is not None:
         return replace(state, effects=effects)

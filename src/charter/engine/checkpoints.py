@@ -1,0 +1,83 @@
+"""Signs the ledger's head every so many events or seconds, keeps it in the store and publishes it outside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint
+from charter.errors import CharterError
+from charter.store.port import Store
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[str, bytes], None]
+"""Takes the tenant and the signed note; writes it where this database's administrator cannot rewrite it."""
+
+
+class Checkpointer:
+    """Checkpoints every tenant's log."""
+
+    def __init__(
+        self,
+        store: Store,
+        signer_of: Callable[[str], Signer],
+        *,
+        every_events: int = 1000,
+        every_seconds: float = 60.0,
+        publish: Publish | None = None,
+    ) -> None:
+        self._store = store
+        self._signer_of = signer_of
+        self._every_events = every_events
+        self._every_seconds = every_seconds
+        self._publish = publish
+        self._sizes: dict[str, int] = {}
+
+    async def checkpoint(self, tenant: str) -> bytes | None:
+        """Sign the head now; None when nothing was added since the last one."""
+        head = await self._store.head(tenant)
+        if head.size == 0 or head.size == await self._last(tenant):
+            return None
+        note = sign_checkpoint(
+            Checkpoint(origin=origin_of(tenant), size=head.size, root=head.root), self._signer_of(tenant)
+        )
+        await self._store.put_checkpoint(tenant, head.size, note)
+        self._sizes[tenant] = head.size
+        if self._publish is not None:
+            self._publish(tenant, note)
+        return note
+
+    async def _last(self, tenant: str) -> int:
+        if tenant not in self._sizes:
+            known = await self._store.checkpoints(tenant)
+            self._sizes[tenant] = known[-1][0] if known else 0
+        return self._sizes[tenant]
+
+    async def checkpoint_all(self) -> None:
+        """Every tenant's log now; a failure is logged and tried again next time."""
+        for tenant in await self._store.tenants():
+            try:
+                await self.checkpoint(tenant)
+            except (CharterError, OSError) as error:
+                logger.warning("checkpoint of %s failed: %s", tenant, error)
+
+    async def run(self) -> None:
+        """Until cancelled; the last one is signed on the way out."""
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        try:
+            while True:
+                await asyncio.sleep(min(1.0, self._every_seconds))
+                if loop.time() - last >= self._every_seconds or await self._many_new():
+                    await self.checkpoint_all()
+                    last = loop.time()
+        finally:
+            await asyncio.shield(self.checkpoint_all())
+
+    async def _many_new(self) -> bool:
+        for tenant in await self._store.tenants():
+            if (await self._store.head(tenant)).size - await self._last(tenant) >= self._every_events:
+                return True
+        return False

@@ -1,0 +1,211 @@
+"""The one composition root: settings in, a running Charter out. Nothing else wires rooms together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from charter.engine.checkpoints import Checkpointer
+from charter.engine.embedded import EmbeddedEngine
+from charter.errors import CharterError
+from charter.gate import Gate, Limits, Parts, Queries
+from charter.manifests.templates import Catalogue, bundled_templates, load_template
+from charter.model.ids import PREFIXES, uuid7_text
+from charter.model.tool import Quarantine, ToolManifest
+from charter.server.evaluator import PolicySets
+from charter.server.keys import Keys, load_keys
+from charter.server.settings_model import Settings
+from charter.server.telemetry import Telemetry
+from charter.store.opening import open_store
+from charter.store.port import Store
+from charter.store.sealing import Sealer
+from charter.tools.connecting import Sources
+from charter.tools.folder import fingerprint, load_folder
+from charter.tools.registry import Registry
+from charter.tools.runner import Runner
+
+logger = logging.getLogger(__name__)
+
+
+class GovernedTools:
+    """The registry as the gate sees it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def find(self, name: str) -> ToolManifest | None:
+        """The manifest of this tool."""
+        entry = self._registry.find(name)
+        return entry.manifest if entry is not None else None
+
+    def quarantine(self, name: str) -> Quarantine | None:
+        """Why it may not be called, if so."""
+        entry = self._registry.find(name)
+        return entry.quarantine if entry is not None else None
+
+    def all(self) -> tuple[ToolManifest, ...]:
+        """Every governed tool, by name."""
+        return tuple(entry.manifest for entry in self._registry.entries())
+
+
+@dataclass(slots=True)
+class Charter:
+    """A Charter that runs: what doors and commands need of it."""
+
+    settings: Settings
+    keys: Keys
+    store: Store
+    registry: Registry
+    policies: PolicySets
+    gate: Gate
+    queries: Queries
+    engine: EmbeddedEngine
+    checkpointer: Checkpointer
+    telemetry: Telemetry
+
+
+def read_templates(folder: Path | None) -> Catalogue:
+    """The shipped templates and those of the folder. Raises ``Misconfigured`` or ``InvalidInput`` naming the file."""
+    catalogue = Catalogue()
+    for name, text in bundled_templates().items():
+        catalogue.add(load_template(text, name))
+    if folder is not None and folder.is_dir():
+        for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".json")):
+            catalogue.add(load_template(path.read_text(encoding="utf-8"), path.name))
+    return catalogue
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The governed tools of the manifests folder; connecting begins when its ``running`` is entered."""
+    folder = settings.tools.manifests
+    if folder is None or not folder.is_dir():
+        return Registry(tuple, Sources(environment=os.environ))
+    return Registry(
+        lambda: load_folder(folder), Sources(environment=os.environ), fingerprint=lambda: fingerprint(folder)
+    )
+
+
+def database_url(settings: Settings) -> str:
+    """Where the store is."""
+    return settings.store.url or f"sqlite:{settings.store.data / 'charter.db'}"
+
+
+def now_ms() -> int:
+    """The clock: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_instance() -> str:
+    """This process's name among those that share the store."""
+    return f"{PREFIXES['instance']}_{uuid7_text(now_ms(), secrets.token_bytes(16))}"
+
+
+def publisher(path: Path | None) -> Callable[[str, bytes], None] | None:
+    """Appends signed checkpoints to a file, which belongs somewhere that this machine's administrator does not control."""
+    if path is None:
+        return None
+
+    def publish(_tenant: str, note: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(note + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    return publish
+
+
+def _policies_follow_tools(registry: Registry, policies: PolicySets, tools: GovernedTools) -> None:
+    def follow() -> None:
+        try:
+            policies.reload(tools.all())
+        except CharterError as error:
+            logger.error("the policies were not reloaded, the old ones stay in force: %s", error.message)
+
+    registry.subscribe(follow)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, connect: bool = True, drive: bool = True, clock: Callable[[], int] = now_ms
+) -> AsyncIterator[Charter]:
+    """A whole Charter for as long as the block lasts.
+
+    ``connect`` keeps the upstreams connected; ``drive`` runs the engine and the checkpoints. The command line needs neither:
+    it decides and reads, and leaves running to the server. Raises ``Misconfigured`` where the configuration does not hold.
+    """
+    keys = load_keys(settings.store.data)
+    telemetry = Telemetry.configure(settings)
+    store = open_store(database_url(settings))
+    async with AsyncExitStack() as stack:
+        stack.callback(telemetry.shutdown)
+        await store.open()
+        stack.push_async_callback(store.close)
+        charter = _wire(settings, keys, store, telemetry, clock)
+        stack.push_async_callback(charter.gate.close)
+        await store.enlist(charter.gate.parts.instance)
+        if connect:
+            await stack.enter_async_context(charter.registry.running())
+            await charter.registry.wait_ready()
+        if drive:
+            await stack.enter_async_context(_driven(charter))
+        yield charter
+
+
+def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, clock: Callable[[], int]) -> Charter:
+    registry = open_registry(settings)
+    tools = GovernedTools(registry)
+    policies = PolicySets(settings.policies.folder, settings.policies.shadow, tools.all())
+    _policies_follow_tools(registry, policies, tools)
+    parts = Parts(
+        store=store,
+        sealer=Sealer(keys.sealing, keys.sealing_current),
+        evaluator=policies,
+        tools=tools,
+        runner=Runner(registry),
+        templates=read_templates(settings.workflows.templates),
+        clock=clock,
+        entropy=lambda: secrets.token_bytes(32),
+        instance=new_instance(),
+        limits=Limits(result_bytes=settings.server.result_limit_bytes),
+    )
+    gate = Gate(parts)
+    checkpointer = Checkpointer(
+        store,
+        keys.signer,
+        every_events=settings.audit.checkpoint_events,
+        every_seconds=settings.audit.checkpoint_seconds,
+        publish=publisher(settings.audit.publish_file),
+    )
+    return Charter(
+        settings=settings,
+        keys=keys,
+        store=store,
+        registry=registry,
+        policies=policies,
+        gate=gate,
+        queries=Queries(gate),
+        engine=EmbeddedEngine(gate),
+        checkpointer=checkpointer,
+        telemetry=telemetry,
+    )
+
+
+@asynccontextmanager
+async def _driven(charter: Charter) -> AsyncIterator[None]:
+    await charter.engine.recover()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(charter.engine.run)
+        tasks.start_soon(charter.checkpointer.run)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
