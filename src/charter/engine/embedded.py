@@ -39,8 +39,8 @@ class EmbeddedEngine:
     """Wakes runs, runs their steps, and settles what a dead process left behind."""
 
     def __init__(
-        self, gate: Gate, *, steps_at_once: int = 16, on_foreign_change: Callable[[], Awaitable[None]] | None = None
-    ):
+        self, gate: Gate, *, steps_at_once: int = 16, relay_wanted: Callable[[], bool] = lambda: False
+    ) -> None:
         self._gate = gate
         self._store = gate.parts.store
         self._wake = asyncio.Event()

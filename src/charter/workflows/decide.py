@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from charter.errors import InvalidInput, Refused
+from charter.errors import CharterError, InvalidInput, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.workflows import approvals, calls, effects, steps
