@@ -213,3 +213,10 @@ def _with_absolute_paths(settings: Settings) -> Settings:
 
     sections = {name: absolute(value) for name, value in settings if isinstance(value, Model)}
     return settings.model_copy(update=sections)
+
+
+def process_environment() -> Mapping[str, str]:
+    """A copy of the environment, for what tool manifests refer to by name; upstreams get only what they refer
+    to.
+    """
+    return dict(os.environ)
