@@ -1,0 +1,148 @@
+"""One decision: set A authorises, then set B says what it takes. Any error means deny."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import cedarpy
+import orjson
+
+from charter.model.policy import Decision, Facts
+from charter.policies import floor, requests
+from charter.policies.inputs import UnrepresentableError
+from charter.policies.notes import Policy
+from charter.policies.policy_set import Compiled, PolicySet
+
+_DEFAULT_NEXT = (
+    "Ask the operator, or ask for something that the policies permit; describe_tools lists what may be used."
+)
+_ERROR_NEXT = "Tell the operator: `charter policy explain` shows what went wrong. Trying again does not help."
+
+
+def evaluate(policies: PolicySet, facts: Facts) -> Decision:
+    """Decide one request. Total: whatever the facts, it answers, and what it cannot answer it denies.
+
+    ``deny`` when a forbid applies, no permit does, or anything could not be evaluated (``policy_error``);
+    ``require_approval`` when A permits and an approval that B asks for is not yet given; else ``permit``. The obligations
+    of a permit are to be carried out by the caller; one that it does not know means that it must deny.
+    """
+    return _decide(policies.active, policies.hash, facts)
+
+
+def evaluate_trial(policies: PolicySet, facts: Facts) -> Decision | None:
+    """What the set would decide if its ``@mode("log_only")`` policies were enforced; None when it has none."""
+    return None if policies.trial is None else _decide(policies.trial, policies.hash, facts)
+
+
+def _decide(compiled: Compiled, set_hash: str, facts: Facts) -> Decision:
+    try:
+        requests.check(facts)
+        request, entities = request_of(compiled, facts)
+    except requests.IncompleteError as problem:
+        return _error(set_hash, f"The facts are incomplete: {problem}.", ())
+    except UnrepresentableError as problem:
+        return _error(set_hash, f"The argument {problem}, so the policies cannot judge the call.", ())
+    except (ValueError, TypeError, orjson.JSONEncodeError, RecursionError):
+        # No text of the error: it may quote an argument.
+        return _error(set_hash, "The request cannot be put to the policies as it is.", ())
+    passes = compiled.passes(request["action"]["id"])
+    first = _ask(request, passes.authorise, entities, compiled.schema)
+    if first is None or first.diagnostics.errors:
+        return _failed(set_hash, first)
+    if not first.allowed:
+        return _denied(compiled, set_hash, facts, first.diagnostics.reasons)
+    guarantee = floor.broken(facts)
+    if guarantee is not None:
+        return floor.deny(guarantee, set_hash)
+    if passes.obligations is None:
+        return _permitted(compiled, set_hash, first.diagnostics.reasons, ())
+    second = _ask(request, passes.obligations, entities, compiled.schema)
+    if second is None or second.diagnostics.errors:
+        return _failed(set_hash, second)
+    return _permitted(compiled, set_hash, first.diagnostics.reasons, second.diagnostics.reasons)
+
+
+def request_of(compiled: Compiled, facts: Facts) -> tuple[dict[str, Any], cedarpy.Entities]:
+    """The Cedar request behind these facts. Raises what ``_decide`` catches."""
+    action = requests.action_id(facts, compiled.tools)
+    typed = compiled.inputs.get(facts.resource_id) if action != facts.action else None
+    request = {
+        "principal": {"type": f"Charter::{requests.KINDS[facts.principal.kind]}", "id": facts.principal.id},
+        "action": {"type": "Charter::Action", "id": action},
+        "resource": {"type": f"Charter::{facts.resource_type}", "id": facts.resource_id},
+        "context": requests.context(facts, compiled.optional, compiled.keys, typed),
+    }
+    return request, compiled.entities(requests.entity_key(facts, action))
+
+
+def _ask(
+    request: dict[str, Any], policies: cedarpy.PolicySet, entities: cedarpy.Entities, schema: cedarpy.Schema
+) -> cedarpy.AuthzResult | None:
+    """Cedar's answer, or None where it has none: the request does not fit the schema."""
+    try:
+        answer = cedarpy.is_authorized(request, policies, entities, schema)
+    except (ValueError, TypeError):
+        return None
+    return None if answer.decision is cedarpy.Decision.NoDecision else answer
+
+
+def _permitted(compiled: Compiled, set_hash: str, permits: Iterable[str], obliging: Iterable[str]) -> Decision:
+    return compiled.answer(set_hash, frozenset(permits), frozenset(obliging))
+
+
+def _denied(compiled: Compiled, set_hash: str, facts: Facts, forbids: Sequence[str]) -> Decision:
+    if not forbids:
+        return Decision(
+            verdict="deny",
+            reason=f"No policy permits {facts.action} on {facts.resource_type} {facts.resource_id[:200]} "
+            f"to this {facts.principal.kind}.",
+            code="not_permitted",
+            policy_set_hash=set_hash,
+            next_step=_DEFAULT_NEXT,
+        )
+    found = in_order(compiled, forbids)
+    first = found[0]
+    return Decision(
+        verdict="deny",
+        reason=f"{first.reason or 'A policy forbids this.'} (policy {first.id})",
+        code=first.code or "forbidden",
+        policy_ids=tuple(policy.id for policy in found),
+        policy_set_hash=set_hash,
+        next_step=first.next_step or _DEFAULT_NEXT,
+    )
+
+
+def in_order(compiled: Compiled, ids: Iterable[str]) -> list[Policy]:
+    """These policies in the order of the texts: the first says why."""
+    return [compiled.policies[policy_id] for policy_id in sorted(ids, key=compiled.order.__getitem__)]
+
+
+def _failed(set_hash: str, answer: cedarpy.AuthzResult | None) -> Decision:
+    if answer is None:
+        return _error(set_hash, "The request does not fit what policies may speak of.", ())
+    problems = sorted({_safe(message) for message in answer.diagnostics.errors})
+    return _error(set_hash, f"A policy could not be evaluated, so the answer is no: {'; '.join(problems)}.", problems)
+
+
+_POLICY = re.compile(r"policy `([^`]*)`")
+_KINDS = ("overflow", "attribute", "type error", "entity", "extension")
+
+
+def _safe(message: str) -> str:
+    """Which policy failed, and how, without the values that Cedar quotes."""
+    found = _POLICY.search(message)
+    kind = next((kind for kind in _KINDS if kind in message), "error")
+    return f"{found[1] if found else 'unknown policy'} ({kind})"
+
+
+def _error(set_hash: str, reason: str, errors: Iterable[str]) -> Decision:
+    return Decision(
+        verdict="deny",
+        reason=reason,
+        code="policy_error",
+        policy_set_hash=set_hash,
+        errors=tuple(errors) or (reason,),
+        next_step=_ERROR_NEXT,
+    )

@@ -1,0 +1,72 @@
+"""What no policy set can permit. The shipped policies deny these too, with better reasons; this holds if they are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from charter.model.policy import Decision, Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """One rule of the floor; ``broken_by`` tells whether a request breaks it."""
+
+    id: str
+    code: str
+    reason: str
+    next_step: str
+    broken_by: Callable[[Facts], bool]
+
+
+GUARANTEES = (
+    Guarantee(
+        id="charter:tenants-do-not-meet",
+        code="tenant_wall",
+        reason="This belongs to another tenant.",
+        next_step="Use a credential of the tenant that it belongs to.",
+        broken_by=lambda facts: facts.principal.tenant != facts.tenant,
+    ),
+    Guarantee(
+        id="charter:nothing-outside-a-workflow",
+        code="workflow_required",
+        reason="A tool runs only inside a live workflow.",
+        next_step="Call start_workflow, then send its workflow_id and agent_invocation_id with the call.",
+        broken_by=lambda facts: facts.action == "tool.invoke" and not (facts.workflow_id and facts.workflow_live),
+    ),
+    Guarantee(
+        id="charter:people-decide",
+        code="not_a_person",
+        reason="Only a person's credential can decide an approval or give a standing grant.",
+        next_step="Wait for a person to decide; get_workflow shows who was asked.",
+        broken_by=lambda facts: facts.action in ("approval.decide", "grant.give") and facts.principal.kind != "human",
+    ),
+    Guarantee(
+        id="charter:nobody-approves-their-own-action",
+        code="self_approval",
+        reason="Nobody decides on their own request.",
+        next_step="Somebody else who is eligible must decide.",
+        broken_by=lambda facts: (
+            facts.action == "approval.decide"
+            and facts.approval is not None
+            and facts.approval.requested_by == facts.principal.id
+        ),
+    ),
+)
+
+
+def broken(facts: Facts) -> Guarantee | None:
+    """The first rule that this request breaks."""
+    return next((guarantee for guarantee in GUARANTEES if guarantee.broken_by(facts)), None)
+
+
+def deny(guarantee: Guarantee, set_hash: str) -> Decision:
+    """The denial that names the rule."""
+    return Decision(
+        verdict="deny",
+        reason=f"{guarantee.reason} (policy {guarantee.id})",
+        code=guarantee.code,
+        policy_ids=(guarantee.id,),
+        policy_set_hash=set_hash,
+        next_step=guarantee.next_step,
+    )

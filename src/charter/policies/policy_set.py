@@ -1,0 +1,260 @@
+"""From sources to a policy set: parsed once, validated against the schema, ready to decide."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import cedarpy
+from cedarpy import pst
+
+from charter.errors import InvalidInput, Misconfigured
+from charter.model.canonical import digest
+from charter.model.policy import Decision
+from charter.model.tool import ToolManifest
+from charter.policies import answers, approvals, notes, requests, schema, syntax
+from charter.policies.inputs import Record
+from charter.policies.notes import Part, Policy
+from charter.policies.partial import possible
+
+MAX_POLICIES = syntax.MAX_POLICIES
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySources:
+    """The texts: file name to Cedar text, for set A (``authorise``) and set B (``obligations``)."""
+
+    authorise: Mapping[str, str]
+    obligations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, str]) -> PolicySources:
+        """Sort files by name: ``authorise*.cedar`` is set A, ``obligations*.cedar`` set B, any other name is refused."""
+        parts: dict[str, dict[str, str]] = {"authorise": {}, "obligations": {}}
+        for name in sorted(files):
+            base = name.replace("\\", "/").rsplit("/", 1)[-1]
+            part = next((part for part in parts if fnmatch.fnmatchcase(base, f"{part}*.cedar")), None)
+            if part is None:
+                raise Misconfigured(
+                    f"{name}: the name does not say which policy set it belongs to.",
+                    code="policy_file_name",
+                    next_step="Call it authorise….cedar (who may do what) or obligations….cedar (what it takes).",
+                    detail={"file": name},
+                )
+            parts[part][name] = files[name]
+        return cls(authorise=parts["authorise"], obligations=parts["obligations"])
+
+    def hash(self) -> str:
+        """``sha256:…`` over the canonical JSON of the texts and the version of the schema."""
+        return digest(
+            {
+                "authorise": dict(self.authorise),
+                "obligations": dict(self.obligations),
+                "schema_version": schema.SCHEMA_VERSION,
+            }
+        )
+
+
+class Passes(NamedTuple):
+    """The two handles for one action; ``obligations`` is None when no policy of set B can apply to it."""
+
+    authorise: cedarpy.PolicySet
+    obligations: cedarpy.PolicySet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What the evaluator passes to Cedar.
+
+    ``passes`` gives the handles for an action, holding only the policies whose scope can match it: another one can
+    neither apply nor fail, and costs time. ``optional`` are the optional context attributes of which some policy
+    speaks. ``order`` is the order of the texts. The callables are pure functions of values: no cache goes stale.
+    """
+
+    schema: cedarpy.Schema
+    tools: frozenset[str]
+    inputs: Mapping[str, Record]
+    keys: tuple[approvals.Wanted, ...]
+    optional: tuple[str, ...]
+    policies: Mapping[str, Policy]
+    order: Mapping[str, int]
+    passes: Callable[[str], Passes]
+    entities: Callable[[requests.EntityKey], cedarpy.Entities]
+    answer: Callable[[str, frozenset[str], frozenset[str]], Decision]
+    possible: Callable[[str, requests.EntityKey], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """A loaded policy set. Immutable; safe to share between threads.
+
+    ``policies`` holds every policy by id, in the order of the texts. ``active`` leaves out those in ``log_only`` mode;
+    ``trial`` includes them, and is None when there are none. ``inputs`` gives for each known tool the type of its
+    ``context.input``, None where it has none. ``schema_text`` is the Cedar schema that the texts were validated against.
+    """
+
+    sources: PolicySources
+    hash: str
+    schema_text: str
+    policies: Mapping[str, Policy]
+    inputs: Mapping[str, Record | None]
+    active: Compiled
+    trial: Compiled | None
+
+
+def load_policy_set(sources: PolicySources, tools: Sequence[ToolManifest] = ()) -> PolicySet:
+    """Parse, check and validate ``sources`` for these tools.
+
+    Raises ``InvalidInput`` for text that must not or cannot be parsed (``policy_too_large``, ``policy_too_deep``,
+    ``policy_syntax``, ``policy_template``) and ``Misconfigured`` for policies that do not hold together
+    (``policy_annotation``, ``policy_duplicate_id``, ``policy_invalid``). Each names the file, the policy and the mend.
+    """
+    policies = _read_all(sources)
+    inputs = schema.input_types(tools)
+    text = schema.schema_text(inputs)
+    handle = _schema(text)
+    for part_files in (sources.authorise, sources.obligations):
+        for file, source in part_files.items():
+            _validate(file, source, handle)
+    for policy in policies.values():
+        _check_approvals(policy)
+    log_only = any(policy.log_only for policy in policies.values())
+    return PolicySet(
+        sources=sources,
+        hash=sources.hash(),
+        schema_text=text,
+        policies=policies,
+        inputs=inputs,
+        active=compile_policies([p for p in policies.values() if not p.log_only], inputs),
+        trial=compile_policies(list(policies.values()), inputs) if log_only else None,
+    )
+
+
+def _read_all(sources: PolicySources) -> dict[str, Policy]:
+    policies: dict[str, Policy] = {}
+    parts: tuple[tuple[Part, Mapping[str, str]], ...] = (
+        ("authorise", sources.authorise),
+        ("obligations", sources.obligations),
+    )
+    for part, files in parts:
+        for file, text in files.items():
+            for template in syntax.parse(file, text):
+                policy = notes.read(file, part, template)
+                if policy.id in policies:
+                    raise Misconfigured(
+                        f"{file}: policy {policy.id}: {policies[policy.id].file} has a policy with the same @id.",
+                        code="policy_duplicate_id",
+                        next_step="Give one of them another @id: decisions name policies by it.",
+                        detail={"file": file, "policy_id": policy.id},
+                    )
+                policies[policy.id] = policy
+    if len(policies) > MAX_POLICIES:
+        raise InvalidInput(f"The set has more than {MAX_POLICIES} policies.", code="policy_too_large")
+    return policies
+
+
+def _schema(text: str) -> cedarpy.Schema:
+    try:
+        return cedarpy.Schema.from_str(text)
+    except ValueError as error:
+        raise Misconfigured(
+            f"The Cedar schema made from the tools does not parse: {' '.join(str(error).split())[:300]}",
+            code="policy_schema",
+            next_step="Report this with the tools' input schemas; leaving the newest upstream out helps meanwhile.",
+        ) from None
+
+
+def _validate(file: str, text: str, handle: cedarpy.Schema) -> None:
+    result = cedarpy.validate_policies(text, handle)
+    if result.validation_passed:
+        return
+    names = result.id_annotations_by_policy_id
+    problems = [(names.get(e.policy_id, e.policy_id), " ".join(e.error.split())[:500]) for e in result.errors]
+    policy_id, problem = problems[0] if problems else ("", "the validator gives no reason")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise Misconfigured(
+        f"{file}: policy {policy_id}: {problem}{more}",
+        code="policy_invalid",
+        next_step="Compare with the schema (`charter policy schema`): names, types, and `has` before an optional attribute.",
+        detail={"file": file, "policy_id": policy_id, "problems": [f"{name}: {text}" for name, text in problems][:50]},
+    )
+
+
+def _check_approvals(policy: Policy) -> None:
+    """Every lookup in ``context.approved`` can be read, and an approval that is asked for can also be given."""
+    mend = 'Write, as the last line, unless { context.approved.contains("any:1") } as the annotations ask for.'
+    try:
+        keys = [approvals.wanted(key) for key in sorted(approvals.keys_of(policy.template))]
+    except ValueError as error:
+        raise notes.wrong(policy.file, policy.id, f"context.approved: {error}", mend) from None
+    obligation = policy.obligation
+    if obligation is None or obligation.name != "require_approval":
+        return
+    if not any(approvals.fulfils(key, obligation) and approvals.reachable(key, obligation) for key in keys):
+        who = obligation.role or "any"
+        through = "" if not obligation.channels else "@" + "+".join(obligation.channels)
+        problem = f'it asks for "{who}{through}:{obligation.approvers}" but no condition looks for just that'
+        raise notes.wrong(policy.file, policy.id, problem, mend)
+
+
+def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | None]) -> Compiled:
+    """Handles for these policies. ``context.input`` is typed only for the tools of which a policy speaks."""
+    used = _inputs_used(policies, inputs)
+    by_id = {policy.id: policy for policy in policies}
+    order = {policy.id: index for index, policy in enumerate(policies)}
+    entities = lru_cache(maxsize=8192)(requests.entities)
+    passes = _passes_by_action(policies)
+    return Compiled(
+        schema=_schema(schema.schema_text({name: used.get(name) for name in inputs})),
+        tools=frozenset(inputs),
+        inputs=used,
+        keys=tuple(
+            approvals.wanted(key) for key in sorted({k for p in policies for k in approvals.keys_of(p.template)})
+        ),
+        optional=tuple(
+            name for name in requests.OPTIONAL if any(syntax.speaks_of_context(p.template, name) for p in policies)
+        ),
+        policies=by_id,
+        order=order,
+        passes=passes,
+        entities=entities,
+        answer=lru_cache(maxsize=1024)(partial(answers.permitted, by_id, order)),
+        possible=lru_cache(maxsize=8192)(
+            lambda action, key: possible(passes(action).authorise, entities(key), action, key)
+        ),
+    )
+
+
+def _passes_by_action(policies: Sequence[Policy]) -> Callable[[str], Passes]:
+    """The handles for each action. Tools of which no policy speaks by name share those of ``tool.invoke``."""
+    scopes = {policy.id: syntax.actions_of(policy.template) for policy in policies}
+    named = frozenset().union(*(scope for scope in scopes.values() if scope))
+
+    def matching(part: Part, ids: frozenset[str]) -> dict[str, pst.Template]:
+        found = [p for p in policies if p.part == part]
+        return {p.id: p.template for p in found if (scope := scopes[p.id]) is None or scope & ids}
+
+    def build(action: str) -> Passes:
+        ids = frozenset({action, schema.INVOKE} if schema.is_tool_action(action) else {action})
+        obliging = matching("obligations", ids)
+        return Passes(syntax.build(matching("authorise", ids)), syntax.build(obliging) if obliging else None)
+
+    built = lru_cache(maxsize=None)(build)  # at most one entry a verb and a tool that a policy names
+    return lambda action: built(action if action in named or not schema.is_tool_action(action) else schema.INVOKE)
+
+
+def _inputs_used(policies: Iterable[Policy], inputs: Mapping[str, Record | None]) -> dict[str, Record]:
+    """The typed tools whose ``context.input`` some policy may read."""
+    typed = {name: record for name, record in inputs.items() if record is not None}
+    used: set[str] = set()
+    for policy in policies:
+        if not syntax.speaks_of_context(policy.template, "input"):
+            continue
+        actions = syntax.actions_of(policy.template)
+        if actions is None or schema.INVOKE in actions:
+            return typed
+        used |= {name for name in typed if schema.tool_action(name) in actions}
+    return {name: typed[name] for name in used}
