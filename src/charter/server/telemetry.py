@@ -32,6 +32,8 @@ from charter.server.settings_model import Settings
 from charter.server.spans import ATTRIBUTES, Attr, Metric, execute_tool, invoke_workflow
 
 SCOPE = "charter"
+EXPORT_SECONDS = 2.0
+"""For one export with all its retries; a collector that is gone must not hold up the end of the process."""
 _MAX_TEXT = 256
 _EXCEPTION_TEXTS = ("exception.message", "exception.stacktrace")
 _ids: ContextVar[tuple[int, int] | None] = ContextVar("charter_span_ids", default=None)
@@ -189,7 +191,7 @@ class Telemetry:
         self._tracer.start_span(name, context=parent, attributes=safe_attributes(named), links=links).end()
 
     def shutdown(self) -> None:
-        """Send what is waiting, and stop. Blocks for some seconds when the collector does not answer."""
+        """Send what is waiting, and stop. Blocks for some four seconds when the collector does not answer."""
         for provider in (self._tracer_provider, self._meter_provider):
             if isinstance(provider, TracerProvider | MeterProvider):
                 provider.shutdown()
@@ -332,7 +334,7 @@ def _otlp_spans(settings: Settings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     headers = settings.telemetry.otlp_headers or None
-    return OTLPSpanExporter(endpoint=_endpoint(settings, "traces"), headers=headers)
+    return OTLPSpanExporter(endpoint=_endpoint(settings, "traces"), headers=headers, timeout=EXPORT_SECONDS)
 
 
 def _otlp_metrics(settings: Settings) -> list[MetricReader]:
@@ -341,7 +343,11 @@ def _otlp_metrics(settings: Settings) -> list[MetricReader]:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
     headers = settings.telemetry.otlp_headers or None
-    return [PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=_endpoint(settings, "metrics"), headers=headers))]
+    return [
+        PeriodicExportingMetricReader(
+            OTLPMetricExporter(endpoint=_endpoint(settings, "metrics"), headers=headers, timeout=EXPORT_SECONDS)
+        )
+    ]
 
 
 def _endpoint(settings: Settings, signal: str) -> str:
