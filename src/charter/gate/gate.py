@@ -293,7 +293,7 @@ class Gate:
         await self._refuse_outside(principal, facts, decision, ctx)
 
     async def _refuse_outside(self, principal: Principal, facts: Facts, decision: Decision, ctx: CallContext) -> None:
-        event = ev.Event.model_construct(type="POLICY_DECISION", time="", data=policy_event(facts, decision))
+        event = ev.Event(type="POLICY_DECISION", time="", data=policy_event(facts, decision))
         await self.record_outside(principal, event, ctx)
         raise denied(decision)
 

@@ -20,7 +20,7 @@ def event_of(stored: StoredEvent) -> ev.Event:
     """A stored event as the fold reads it."""
     envelope: dict[str, Any] = orjson.loads(stored.leaf)
     data = ev.parse_payload(stored.type, envelope["data"])
-    return ev.Event.model_construct(type=stored.type, time=stored.time, data=data)
+    return ev.Event(type=stored.type, time=stored.time, data=data)
 
 
 class States:

@@ -173,7 +173,7 @@ class Effects:
             return self._reply(effect, outcome, "input_required", None, 0)
         outcome = _settled(effect, outcome)
         stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
-        command = cmd.RecordOutcome.model_construct(
+        command = cmd.RecordOutcome(
             workflow_id=effect.workflow_id, effect_id=effect.effect_id, attempt=effect.attempt, outcome=outcome
         )
         principal = service("runner", effect.tenant)
@@ -200,7 +200,7 @@ class Effects:
         self, effect: Effect, outcome: EffectOutcome, status: str, result_ref: str | None, size: int
     ) -> ToolOutcome:
         content = () if result_ref else outcome.content
-        return ToolOutcome.model_construct(
+        return ToolOutcome(
             status=cast(Any, status),
             workflow_id=effect.workflow_id,
             effect_id=effect.effect_id,

@@ -320,7 +320,7 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
     draft.emit("POLICY_DECISION", record)
     approval_ids = (approval.request.approval_id,) if approval is not None and used else ()
     draft.claims.extend(("approval", item, effect_id) for item in approval_ids)
-    invoke_event = ev.ToolInvoke.model_construct(
+    invoke_event = ev.ToolInvoke(
         effect_id=effect_id,
         attempt=1,
         idempotency_key=effect_id,
@@ -345,7 +345,7 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
 
 def effect_of(draft: Draft, invoked: ev.ToolInvoke, call: Call) -> Effect:
     """The effect for the runner."""
-    return Effect.model_construct(
+    return Effect(
         effect_id=invoked.effect_id,
         tenant=draft.state.tenant,
         workflow_id=draft.state.workflow_id,

@@ -77,7 +77,7 @@ class Draft:
 
     def emit(self, event_type: str, data: Model) -> None:
         """Put one more event on record."""
-        event = ev.Event.model_construct(type=event_type, time=self.given.now, data=data)
+        event = ev.Event(type=event_type, time=self.given.now, data=data)
         self.state = apply(self.state, event)
         self.events.append(event)
 
@@ -102,7 +102,7 @@ class Draft:
 
 def policy_event(facts: Facts, decision: Decision, **names: Any) -> ev.PolicyDecision:
     """The record of one decision; ``names`` are its optional fields."""
-    return ev.PolicyDecision.model_construct(
+    return ev.PolicyDecision(
         action=facts.action,
         verdict=decision.verdict,
         code=decision.code,

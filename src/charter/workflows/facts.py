@@ -11,7 +11,7 @@ from charter.workflows.state import ApprovalState, InvocationState, State
 
 def tool_facts(manifest: ToolManifest, *, quarantined: bool) -> ToolFacts:
     """The manifest as a policy sees it."""
-    return ToolFacts.model_construct(
+    return ToolFacts(
         name=manifest.name,
         server=manifest.server,
         risk=manifest.risk,
@@ -80,7 +80,7 @@ def call_facts(
     expired = approval is not None and now >= approval.request.expires_at
     own_step = principal.kind == "service" and step_id in state.steps and state.steps[step_id].status == "open"
     allowed = own_step or (invocation is not None and any(matches(p, manifest.name) for p in invocation.allowed_tools))
-    return Facts.model_construct(
+    return Facts(
         principal=principal,
         action="tool.invoke",
         resource_type="Tool",
