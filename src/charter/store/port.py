@@ -64,7 +64,10 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRow:
-    """The list view of a workflow; replaced by each batch that carries it. ``wake_at``: when the engine must look (RFC 3339), or None."""
+    """The list view of a workflow; replaced by each batch that carries it.
+
+    ``wake_at``: when the engine must look, or None. Times are compared as text: ``charter.model.times.rfc3339`` makes them.
+    """
 
     workflow_id: str
     template: str
@@ -96,7 +99,10 @@ class ApprovalRow:
 
 @dataclass(frozen=True, slots=True)
 class EffectRow:
-    """The list view of an effect that has not ended, or ended in doubt. ``instance`` is the server process that runs it."""
+    """The list view of an effect that has not ended, or ended in doubt. ``instance`` is the server process that runs it.
+
+    Only ``running`` and ``in_doubt`` are kept: a batch that carries another status takes the row away.
+    """
 
     effect_id: str
     workflow_id: str
@@ -195,7 +201,9 @@ class Store(Protocol):
     async def append(self, batch: Batch) -> Appended:
         """Append atomically and durably; see the module's text for the errors."""
 
-    async def load(self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None) -> list[StoredEvent]:
+    async def load(
+        self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None
+    ) -> list[StoredEvent]:
         """A stream's events in order, those with ``version > after_version``."""
 
     async def version(self, tenant: str, stream: str) -> int:
