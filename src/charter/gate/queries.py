@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from charter.errors import NotFound
+from charter.errors import NotFound, Refused
+from charter.model import commands as cmd
 from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, ToolView, WorkflowContext
 from charter.model.tool import ToolManifest
 from charter.store.port import ApprovalRow, EffectRow, Filter, Page, WorkflowRow
 from charter.workflows import facts as facts_of
-from charter.workflows.approvals import still_needed
+from charter.workflows.approvals import refusal_of, still_needed
 from charter.workflows.calls import denied
 from charter.workflows.state import ApprovalState, State
 from charter.workflows.views import context
@@ -163,6 +164,19 @@ class Queries:
             template=state.template,
         )
 
+    async def check_decision(self, principal: Principal, command: cmd.DecideApproval) -> None:
+        """Would this answer be taken now? Asked before a person is bothered; nothing goes on record.
+
+        Raises what the gate would: ``NotFound``, ``Refused``, ``Denied``.
+        """
+        state, approval = await self._approval(principal, command.approval_id)
+        refusal = refusal_of(principal, command, approval)
+        if refusal is not None:
+            raise refusal
+        if self._gate.moment()[0] >= approval.request.expires_at:
+            raise Refused(f"Approval {command.approval_id} has expired.", code="approval_expired")
+        self._demand(facts_of.decide_facts(state, principal, approval, command.channel, command.decision))
+
     async def _approval(self, principal: Principal, approval_id: str) -> tuple[State, ApprovalState]:
         row = await self._parts.store.approval(principal.tenant, approval_id)
         state = await self._gate.states.fresh(principal.tenant, row.workflow_id) if row else None
@@ -183,10 +197,12 @@ class Queries:
 
     # -- the record
 
-    async def events(self, principal: Principal, workflow_id: str) -> list[dict[str, Any]]:
-        """A run's events as recorded, in order."""
+    async def events(
+        self, principal: Principal, workflow_id: str, after_version: int = 0, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """A run's events as recorded, in order: ``limit`` of those after the first ``after_version``."""
         await self.state(principal, workflow_id, "audit.read")
-        stored = await self._parts.store.load(principal.tenant, workflow_id)
+        stored = await self._parts.store.load(principal.tenant, workflow_id, after_version, limit)
         return [orjson.loads(item.leaf) for item in stored]
 
     async def result(self, principal: Principal, workflow_id: str, effect_id: str) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class ProposalView(Model):
     approval_id: str | None = None
     approval_status: str | None = None
     expires_at: str | None = None
+    asked_now: bool = Field(default=False, description="This very command put the request to people on record.")
     next_step: str
 
 

@@ -6,6 +6,7 @@ from charter.errors import CharterError, Denied, NotFound, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval import Requirement
+from charter.model.principal import Principal
 from charter.model.reply import Decided
 from charter.workflows import calls, steps
 from charter.workflows.draft import Call, Draft
@@ -34,9 +35,9 @@ def still_needed(
     return tuple(out)
 
 
-def _refusal(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState) -> CharterError | None:
+def refusal_of(person: Principal, command: cmd.DecideApproval, approval: ApprovalState) -> CharterError | None:
     """What the state itself forbids, whatever a policy says."""
-    request, person = approval.request, draft.given.principal
+    request = approval.request
     if approval.status != "pending":
         by = f" by {approval.decisions[-1].decided_by}" if approval.decisions else ""
         return Refused(
@@ -80,7 +81,7 @@ def decide(draft: Draft, command: cmd.DecideApproval, replacement: Call | None) 
     if approval.status == "pending" and draft.given.now >= approval.request.expires_at:
         expire(draft, approval)
         approval = draft.state.approvals[command.approval_id]
-    refusal = _refusal(draft, command, approval)
+    refusal = refusal_of(draft.given.principal, command, approval)
     if refusal is not None:
         draft.refuse("decide_approval", refusal, approval_id=command.approval_id)
         return

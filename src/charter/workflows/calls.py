@@ -154,9 +154,10 @@ def request_approval(draft: Draft, command: cmd.RequestApproval, call: Call) -> 
     if call.decision.verdict == "deny":
         draft.error = denied(call.decision)
         return
-    if call.decision.verdict == "require_approval":
+    asked = call.decision.verdict == "require_approval"
+    if asked:
         ask(draft, call, proposal)
-    draft.reply = view(draft, proposal, call.decision)
+    draft.reply = view(draft, proposal, call.decision).model_copy(update={"asked_now": asked})
 
 
 def _must_ask(draft: Draft, call: Call, proposal: ProposalState) -> bool:
