@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from charter.errors import Denied
 from charter.model.policy import Decision, Obligation
 from charter.server.settings import load_settings
-from charter.server.spans import POLICY, STORE_APPEND, Attr, Metric
+from charter.gate.spans import POLICY, STORE_APPEND, Attr, Metric
 from charter.server.telemetry import Telemetry, current_trace_id, safe_attributes, workflow_link
 
 SECRET = "hunter2-correct-horse"

@@ -13,16 +13,15 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-from opentelemetry import trace as otel
-
 from charter.errors import CharterError, Conflict, InvalidInput, NotFound, Unavailable
 from charter.gate import outcomes
 from charter.gate.loading import States
 from charter.gate.parts import NO_CONTEXT, CallContext, Parts
 from charter.gate.preparing import Preparer
 from charter.gate.recording import batch_of, new_event
-from charter.gate.spans import APPEND, COMMAND, ERROR_TYPE, INVOCATION_ID, WORKFLOW_ID, command_seconds, tracer
+from charter.gate.spans import APPROVAL, COMMAND, STORE_APPEND, Attr
 from charter.gate.templates import KnownTemplates
+from charter.gate.uninterrupted import uninterrupted
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.ids import Mint
@@ -40,6 +39,9 @@ from charter.workflows.views import context
 
 TRIES = 16
 """How often a command is decided again when the run moves under it; then the caller is told to try later."""
+
+_MOMENTS = frozenset({"APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"})
+"""Both ends of a wait for people are short spans in the run's own trace: a span open for days would be lost in a crash."""
 
 Watcher = Callable[[str, str, Sequence[str]], None]
 """Told after each commit: tenant, stream, event types."""
@@ -68,16 +70,24 @@ class Gate:
 
         Raises the errors of ``charter.errors``: ``Denied`` and ``Refused`` are on record, the others changed nothing.
         """
-        began = time.perf_counter()
-        with tracer.start_as_current_span(COMMAND, attributes={"charter.command.kind": command.kind}) as span:
-            _name(span, command)
+        tracing, began, outcome = self.parts.tracing, time.perf_counter(), "ok"
+        workflow_id = getattr(command, "workflow_id", None)
+        attributes = {
+            Attr.COMMAND: command.kind,
+            Attr.TENANT: principal.tenant,
+            Attr.PRINCIPAL_KIND: principal.kind,
+            Attr.WORKFLOW: workflow_id,
+            Attr.INVOCATION: getattr(command, "agent_invocation_id", None),
+        }
+        tracing.annotate(attributes, workflow_id)
+        with tracing.span(COMMAND, attributes):
             try:
                 return await self._handle(principal, command, ctx)
             except CharterError as error:
-                span.set_attribute(ERROR_TYPE, error.error_code)
+                outcome = error.error_code
                 raise
             finally:
-                command_seconds.record(time.perf_counter() - began, {"charter.command.kind": command.kind})
+                tracing.call_took(time.perf_counter() - began, tool=getattr(command, "tool", None), outcome=outcome)
 
     async def _handle(self, principal: Principal, command: cmd.Command, ctx: CallContext) -> Any:
         if isinstance(command, cmd.StartWorkflow):
@@ -117,16 +127,20 @@ class Gate:
                     break
             else:
                 raise Unavailable("The workflow keeps changing under this command.", code="busy")
+        if draft.abandoned is not None:
+            await self._effects.abandon(draft, ctx)
+            raise draft.abandoned
         if draft.error is not None:
             raise draft.error
         return draft
 
     async def _commit(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
+        """Append and remember. A caller that goes away meanwhile changes nothing of it; an effect is then never sent."""
         if not draft.events:
             return True
         batch = batch_of(draft, before, principal, self.parts.sealer, ctx.trace_id)
         try:
-            await self._append(batch)
+            _, cancelled = await uninterrupted(self._append(batch))
         except (VersionConflict, AlreadyClaimed):
             self.states.forget(before.tenant, before.workflow_id)
             return False
@@ -136,16 +150,20 @@ class Gate:
         self.states.remember(draft.state)
         self.states.snapshot_if_due(before, draft.state)
         self._tell(batch)
+        if cancelled is not None:
+            draft.abandoned = cancelled
         return True
 
     async def _append(self, batch: Batch) -> None:
-        with tracer.start_as_current_span(APPEND, attributes={"charter.events": len(batch.events)}):
+        with self.parts.tracing.span(STORE_APPEND, {Attr.EVENTS: len(batch.events)}):
             await self.parts.store.append(batch)
 
     def _tell(self, batch: Batch) -> None:
         types = [event.type for event in batch.events]
         for watcher in self.watchers:
             watcher(batch.tenant, batch.stream, types)
+        for moment in _MOMENTS.intersection(types):
+            self.parts.tracing.workflow_moment(batch.stream, f"{APPROVAL} {moment}", {Attr.TENANT: batch.tenant})
 
     async def _behind(self, state: State) -> bool:
         fresh = await self.states.fresh(state.tenant, state.workflow_id)
@@ -198,6 +216,7 @@ class Gate:
             draft.claims.extend(await self.templates.claim(principal.tenant, template, template_hash))
             if await self._commit(draft, state, principal, ctx):
                 self.templates.remember(principal.tenant, template, template_hash)
+                self.parts.tracing.workflow_started(state.workflow_id, template.ref)
                 return context(draft.state, template, principal, now)
         raise Unavailable("The start could not be recorded.", code="busy")
 
@@ -433,11 +452,3 @@ class Gate:
     async def close(self) -> None:
         """Let background writing end."""
         await self.states.settle()
-
-
-def _name(span: otel.Span, command: Any) -> None:
-    if span.is_recording():
-        for name, key in (("workflow_id", WORKFLOW_ID), ("agent_invocation_id", INVOCATION_ID)):
-            value = getattr(command, name, None)
-            if value:
-                span.set_attribute(key, value)

@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-import anyio
 import orjson
 
 from charter.errors import CharterError, Denied, NotFound, Refused
 from charter.gate.parts import CallContext
-from charter.gate.spans import OPERATION, RUN_TOOL, TENANT, TOOL, WORKFLOW_ID, tracer, upstream_seconds
+from charter.gate.spans import Attr
+from charter.gate.uninterrupted import uninterrupted
 from charter.manifests.plain_text import plain
 from charter.manifests.redaction import redact_result
 from charter.model import commands as cmd
@@ -132,24 +132,28 @@ class Effects:
         return await self._finish(effect, outcome, draft, ctx)
 
     async def _call(self, effect: Effect, draft: Draft, ctx: CallContext, **rounds: Any) -> EffectOutcome:
-        attributes = {
-            OPERATION: "execute_tool",
-            TOOL: effect.tool.name,
-            WORKFLOW_ID: effect.workflow_id,
-            TENANT: effect.tenant,
-        }
-        with tracer.start_as_current_span(f"{RUN_TOOL} {effect.tool.name}", attributes=attributes):
+        attributes = {Attr.WORKFLOW: effect.workflow_id, Attr.EFFECT: effect.effect_id, Attr.SERVER: effect.tool.server}
+        tracing = self._gate.parts.tracing
+        with tracing.tool_span(effect.tool.name, attributes):
             try:
                 outcome = await self._gate.parts.runner.run(effect, progress=ctx.progress, trace=ctx.trace, **rounds)
             except asyncio.CancelledError:
-                with anyio.CancelScope(shield=True):
-                    lost = EffectOutcome(
-                        status="unknown", error_code="cancelled", error_message="The caller cancelled the call."
-                    )
-                    await self._finish(effect, lost, draft, ctx)
+                lost = EffectOutcome(
+                    status="unknown", error_code="cancelled", error_message="The caller cancelled the call."
+                )
+                await uninterrupted(self._finish(effect, lost, draft, ctx))
                 raise
-        upstream_seconds.record(outcome.duration_us / 1e6, {TOOL: effect.tool.name})
+        seconds = outcome.duration_us / 1e6
+        tracing.upstream_took(seconds, server=effect.tool.server, tool=effect.tool.name, outcome=outcome.status)
         return outcome
+
+    async def abandon(self, draft: Draft, ctx: CallContext) -> None:
+        """The caller went away before the effect was sent: it is on record that it never ran."""
+        if draft.effect is not None:
+            never = EffectOutcome(
+                status="failed", error_code="cancelled", error_message="The caller went away before the call was sent."
+            )
+            await uninterrupted(self._finish(draft.effect, never, draft, ctx))
 
     async def _again(self, effect: Effect, ctx: CallContext) -> tuple[Effect, Draft] | None:
         """One attempt more of an idempotent effect whose answer was lost, on record before it runs."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
 
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
@@ -67,6 +71,28 @@ class Templates(Protocol):
         """The definition with this hash. Raises ``NotFound``."""
 
 
+class Tracing(Protocol):
+    """``server.telemetry``, or silence. Spans are for viewing; the events are the record."""
+
+    def span(
+        self, name: str, attributes: Mapping[str, AttributeValue | None] | None = None
+    ) -> AbstractContextManager[Span]: ...
+
+    def tool_span(self, tool: str, attributes: Mapping[str, AttributeValue | None]) -> AbstractContextManager[Span]: ...
+
+    def annotate(self, attributes: Mapping[str, AttributeValue | None], workflow_id: str | None = None) -> None: ...
+
+    def decided(self, decision: Decision, *, action: str, span: Span | None = None) -> None: ...
+
+    def call_took(self, seconds: float, *, tool: str | None = None, outcome: str | None = None) -> None: ...
+
+    def upstream_took(self, seconds: float, *, server: str, tool: str, outcome: str) -> None: ...
+
+    def workflow_started(self, workflow_id: str, template: str) -> None: ...
+
+    def workflow_moment(self, workflow_id: str, name: str, attributes: Mapping[str, AttributeValue | None]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Larger results than ``result_bytes`` are sealed beside the log; every ``snapshot_every`` events a fold is cached."""
@@ -90,6 +116,7 @@ class Parts:
     clock: Callable[[], int]
     entropy: Callable[[], bytes]
     instance: str
+    tracing: Tracing
     limits: Limits = field(default_factory=Limits)
 
 

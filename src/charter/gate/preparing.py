@@ -8,7 +8,7 @@ import orjson
 
 from charter.errors import NotFound, Refused
 from charter.gate.parts import Parts
-from charter.gate.spans import POLICY, describe, tracer
+from charter.gate.spans import POLICY
 from charter.manifests.arguments import check_arguments, compile_schema
 from charter.manifests.redaction import redact, shown_fields
 from charter.model import commands as cmd
@@ -31,9 +31,9 @@ class Preparer:
 
     def evaluate(self, facts: Facts) -> Decision:
         """The policy's answer, on a span and in the metrics."""
-        with tracer.start_as_current_span(POLICY) as span:
+        with self._parts.tracing.span(POLICY) as span:
             decision = self._parts.evaluator.evaluate(facts)
-            describe(span, decision)
+            self._parts.tracing.decided(decision, action=facts.action, span=span)
         return decision
 
     def manifest(self, name: str) -> ToolManifest:

@@ -22,6 +22,7 @@ from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.evaluator import PolicySets
 from charter.server.keys import Keys, load_keys
+from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
 from charter.store.opening import open_store
@@ -87,15 +88,10 @@ def open_registry(settings: Settings) -> Registry:
     """The governed tools of the manifests folder; connecting begins when its ``running`` is entered."""
     folder = settings.tools.manifests
     if folder is None or not folder.is_dir():
-        return Registry(tuple, Sources(environment=os.environ))
+        return Registry(tuple, Sources(environment=process_environment()))
     return Registry(
-        lambda: load_folder(folder), Sources(environment=os.environ), fingerprint=lambda: fingerprint(folder)
+        lambda: load_folder(folder), Sources(environment=process_environment()), fingerprint=lambda: fingerprint(folder)
     )
-
-
-def database_url(settings: Settings) -> str:
-    """Where the store is."""
-    return settings.store.url or f"sqlite:{settings.store.data / 'charter.db'}"
 
 
 def now_ms() -> int:
@@ -142,9 +138,9 @@ async def running(
     ``connect`` keeps the upstreams connected; ``drive`` runs the engine and the checkpoints. The command line needs neither:
     it decides and reads, and leaves running to the server. Raises ``Misconfigured`` where the configuration does not hold.
     """
-    keys = load_keys(settings.store.data)
+    keys = load_keys(settings.keys_folder)
     telemetry = Telemetry.configure(settings)
-    store = open_store(database_url(settings))
+    store = open_store(settings.database_url)
     async with AsyncExitStack() as stack:
         stack.callback(telemetry.shutdown)
         await store.open()
@@ -175,6 +171,7 @@ def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, cl
         clock=clock,
         entropy=lambda: secrets.token_bytes(32),
         instance=new_instance(),
+        tracing=telemetry,
         limits=Limits(result_bytes=settings.server.result_limit_bytes),
     )
     gate = Gate(parts)

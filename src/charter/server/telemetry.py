@@ -27,9 +27,9 @@ from opentelemetry.util.types import AttributeValue
 
 from charter import __version__
 from charter.errors import CharterError
+from charter.gate.spans import ATTRIBUTES, Attr, Metric, execute_tool, invoke_workflow
 from charter.model.policy import Decision
 from charter.server.settings_model import Settings
-from charter.server.spans import ATTRIBUTES, Attr, Metric, execute_tool, invoke_workflow
 
 SCOPE = "charter"
 EXPORT_SECONDS = 2.0

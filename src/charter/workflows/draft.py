@@ -64,7 +64,8 @@ class Secret:
 
 @dataclass(slots=True)
 class Draft:
-    """Collects the events of one command; ``state`` is always the state after them. Sealed content and claims go with them."""
+    """Collects the events of one command; ``state`` is always the state after them. Sealed content and claims go with them.
+    ``abandoned``: the caller went away while it was put on record."""
 
     state: State
     given: Given
@@ -74,6 +75,7 @@ class Draft:
     effect: Effect | None = None
     error: CharterError | None = None
     reply: Any = None
+    abandoned: BaseException | None = None
 
     def emit(self, event_type: str, data: Model) -> None:
         """Put one more event on record."""
