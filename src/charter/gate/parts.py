@@ -66,9 +66,7 @@ class Templates(Protocol):
 
     def latest(self, name: str) -> tuple[Template, str]:
         """The newest version of ``name``, or exactly ``name@version``, with its hash. Raises ``NotFound``."""
-
-    def pinned(self, template_hash: str) -> Template:
-        """The definition with this hash. Raises ``NotFound``."""
+        ...
 
 
 class Tracing(Protocol):
