@@ -138,7 +138,8 @@ class _Reader:
                 inner, nullable = _only_choice(node["attributes"])
                 required = required and not nullable
             found = None if inner is None else self.read(inner, inside)
-            if found is not None:
+            # An object of which nothing is known would look empty to a policy whatever it holds.
+            if found is not None and found != Record({}):
                 fields[name] = (found, required)
         return Record(fields)
 

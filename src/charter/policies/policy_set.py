@@ -172,11 +172,14 @@ def _validate(file: str, text: str, handle: cedarpy.Schema) -> None:
     if result.validation_passed:
         return
     names = result.id_annotations_by_policy_id
-    problems = [(names.get(e.policy_id, e.policy_id), " ".join(e.error.split())[:500]) for e in result.errors]
-    policy_id, problem = problems[0] if problems else ("", "the validator gives no reason")
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    # Cedar tells them in no order; the same texts must give the same message.
+    problems = sorted((names.get(e.policy_id, e.policy_id), " ".join(e.error.split())[:500]) for e in result.errors)
+    policy_id = problems[0][0] if problems else ""
+    of_first = [problem for name, problem in problems if name == policy_id] or ["the validator gives no reason"]
+    others = len({name for name, _ in problems}) - 1
+    more = f" (and {others} more policies)" if others > 0 else ""
     raise Misconfigured(
-        f"{file}: policy {policy_id}: {problem}{more}",
+        f"{file}: policy {policy_id}: {'; '.join(of_first[:3])}{more}",
         code="policy_invalid",
         next_step="Compare with the schema (`charter policy schema`): names, types, and `has` before an optional attribute.",
         detail={"file": file, "policy_id": policy_id, "problems": [f"{name}: {text}" for name, text in problems][:50]},
@@ -205,7 +208,7 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
     used = _inputs_used(policies, inputs)
     by_id = {policy.id: policy for policy in policies}
     order = {policy.id: index for index, policy in enumerate(policies)}
-    entities = lru_cache(maxsize=8192)(requests.entities)
+    entities = lru_cache(maxsize=2048)(requests.entities)
     passes = _passes_by_action(policies)
     return Compiled(
         schema=_schema(schema.schema_text({name: used.get(name) for name in inputs})),
@@ -222,7 +225,7 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
         passes=passes,
         entities=entities,
         answer=lru_cache(maxsize=1024)(partial(answers.permitted, by_id, order)),
-        possible=lru_cache(maxsize=8192)(
+        possible=lru_cache(maxsize=4096)(
             lambda action, key: possible(passes(action).authorise, entities(key), action, key)
         ),
     )

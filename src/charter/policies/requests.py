@@ -30,7 +30,8 @@ class EntityKey(NamedTuple):
     tenant: str
     tool: ToolFacts | None
     approval: ApprovalFacts | None
-    action: str | None
+    action: str
+    verb: str
 
 
 def check(facts: Facts) -> None:
@@ -60,23 +61,26 @@ def entity_key(facts: Facts, action: str) -> EntityKey:
         facts.tenant,
         facts.tool if facts.resource_type == "Tool" else None,
         facts.approval if facts.resource_type == "Approval" else None,
-        action if action != facts.action else None,
+        action,
+        facts.action,
     )
 
 
 def entities(key: EntityKey) -> cedarpy.Entities:
-    """The principal and the resource as a parsed handle; for a tool's own action also its place in the group.
+    """The principal, the resource and the action as a parsed handle; a tool's own action is in the group of its verb.
 
-    Cedar takes the action hierarchy from the entities, not from the schema, once they are a handle.
+    Cedar takes the action hierarchy from a handle, not from the schema, and partial evaluation holds an action that the
+    handle does not have for unknown.
     """
+    group = {"type": "Charter::Action", "id": key.verb}
     found = [
         _entity(KINDS[key.principal.kind], key.principal.id, _principal(key.principal)),
         _entity(key.resource_type, key.resource_id, _resource(key)),
+        {"uid": group, "attrs": {}, "parents": []},
     ]
-    if key.action is not None:
-        group = {"type": "Charter::Action", "id": INVOKE}
+    if key.action != key.verb:
         own = {"type": "Charter::Action", "id": key.action}
-        found += [{"uid": group, "attrs": {}, "parents": []}, {"uid": own, "attrs": {}, "parents": [group]}]
+        found.append({"uid": own, "attrs": {}, "parents": [group]})
     return cedarpy.Entities.from_json_str(orjson.dumps(found).decode())
 
 
