@@ -22,6 +22,10 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 """Told as the upstream tells it: progress, total or None, message or None."""
 
 
+TRIES = 16
+"""How often a command is decided again when the run moves under it; then the caller is told to try later."""
+
+
 class Evaluator(Protocol):
     """The policy sets in force. ``shadow`` says what a candidate set would decide, or None when there is none."""
 
@@ -99,6 +103,8 @@ class Limits:
     output_bytes: int = 64 * 1024
     snapshot_every: int = 200
     cached_workflows: int = 2_000
+    grant_uses: int = 100
+    grant_seconds: int = 86_400
 
 
 @dataclass(slots=True)

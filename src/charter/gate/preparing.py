@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 
 from charter.errors import NotFound, Refused
+from charter.gate.grants import find_use
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY
-from charter.manifests.arguments import check_arguments, compile_schema
+from charter.manifests.arguments import check_arguments
 from charter.manifests.redaction import redact, shown_fields
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
@@ -87,7 +88,7 @@ class Preparer:
                 code="definition_changed",
                 next_step="Call propose_action again; people will see the call under the new definition.",
             )
-        return self._call(state, principal, manifest, arguments, now, proposal, command.agent_invocation_id)
+        return await self._call(state, principal, manifest, arguments, now, proposal, command.agent_invocation_id)
 
     def _digest(self, state: State, proposal: ProposalState, arguments: JsonObject, salt: str) -> str:
         made = proposal.made
@@ -117,7 +118,7 @@ class Preparer:
         manifest = self.manifest(tool)
         checked = check_arguments(manifest, arguments)
         proposal = await self._matching(state, manifest, checked, invocation_id, step_id) if match else None
-        return self._call(state, principal, manifest, checked, now, proposal, invocation_id, step_id)
+        return await self._call(state, principal, manifest, checked, now, proposal, invocation_id, step_id)
 
     async def _matching(
         self,
@@ -140,7 +141,7 @@ class Preparer:
                 return proposal
         return None
 
-    def _call(
+    async def _call(
         self,
         state: State,
         principal: Principal,
@@ -168,9 +169,12 @@ class Preparer:
             grant_id=None,
         )
         decision = self.evaluate(facts)
-        if decision.verdict == "require_approval" and (grant_id := self._grant(state, manifest, arguments, now)):
-            # A grant is asked for only where people would be, so that what needs nobody does not use it up.
-            facts = facts.model_copy(update={"grant_id": grant_id})
+        use = None
+        if decision.verdict == "require_approval":
+            # A grant is looked for only where people would be asked, so that what needs nobody does not use it up.
+            use = await find_use(self._parts.store, state, manifest.name, arguments, now)
+        if use is not None:
+            facts = facts.model_copy(update={"grant_id": use.grant_id})
             decision = self.evaluate(facts)
         decision = self._with_quarantine(manifest, decision)
         return Call(
@@ -183,7 +187,8 @@ class Preparer:
             facts=facts,
             decision=decision,
             proposal_id=proposal.made.proposal_id if proposal else None,
-            grant_id=facts.grant_id if decision.verdict == "permit" else None,
+            grant_id=use.grant_id if use and decision.verdict == "permit" else None,
+            grant_claim=use.claim if use and decision.verdict == "permit" else None,
             shown=shown_fields(manifest, arguments) if decision.verdict == "require_approval" else (),
             shadow=self._parts.evaluator.shadow(facts, decision),
         )
@@ -199,12 +204,3 @@ class Preparer:
                 "next_step": f"Ask the operator to read the difference and run `charter tools pin {manifest.name}`.",
             }
         )
-
-    def _grant(self, state: State, manifest: ToolManifest, arguments: JsonObject, now: str) -> str | None:
-        for grant_id, grant in state.grants.items():
-            bounds = grant.bounds
-            if bounds.tool != manifest.name or grant.revoked or grant.uses_left < 1 or now >= bounds.expires_at:
-                continue
-            if compile_schema(bounds.arguments, what="The grant's bounds").accepts(arguments):
-                return grant_id
-        return None

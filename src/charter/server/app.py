@@ -172,7 +172,11 @@ def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, cl
         entropy=lambda: secrets.token_bytes(32),
         instance=new_instance(),
         tracing=telemetry,
-        limits=Limits(result_bytes=settings.server.result_limit_bytes),
+        limits=Limits(
+            result_bytes=settings.server.result_limit_bytes,
+            grant_uses=settings.grants.max_uses,
+            grant_seconds=settings.grants.max_hours * 3600,
+        ),
     )
     gate = Gate(parts)
     checkpointer = Checkpointer(

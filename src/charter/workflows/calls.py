@@ -321,6 +321,8 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
     draft.emit("POLICY_DECISION", record)
     approval_ids = (approval.request.approval_id,) if approval is not None and used else ()
     draft.claims.extend(("approval", item, effect_id) for item in approval_ids)
+    if call.grant_claim is not None:
+        draft.claims.append((*call.grant_claim, effect_id))
     invoke_event = ev.ToolInvoke(
         effect_id=effect_id,
         attempt=1,

@@ -33,6 +33,7 @@ class Call:
     decision: Decision
     proposal_id: str | None = None
     grant_id: str | None = None
+    grant_claim: tuple[str, str] | None = None
     shown: tuple[ShownField, ...] = ()
     preview: str | None = None
     reason: str = ""

@@ -1,0 +1,165 @@
+"""Standing grants: their caps, and those for a whole case, which live on the case's own stream.
+
+A grant for one workflow is part of that run's state. One for a case is used by several runs at once, so each use claims the
+next free number of the grant in the same commit as the call's intent; two runs can never take the same one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from charter.errors import InvalidInput, NotFound
+from charter.gate.loading import event_of
+from charter.manifests.arguments import compile_schema
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.model.approval import GrantBounds
+from charter.model.base import JsonObject
+from charter.model.policy import Decision, Facts
+from charter.model.principal import Principal
+from charter.model.times import later, unix_ms_of
+from charter.store.port import Store
+from charter.workflows.calls import denied
+from charter.workflows.draft import policy_event
+from charter.workflows.state import State
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+    from charter.gate.parts import CallContext, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The grant that covers a call; ``claim`` is its next free use, None for a workflow's own grant."""
+
+    grant_id: str
+    claim: tuple[str, str] | None = None
+
+
+def case_stream(case_id: str) -> str:
+    """The stream of a case's grants."""
+    return f"case:{case_id}"
+
+
+def covers(bounds: GrantBounds, tool: str, arguments: JsonObject, now: str) -> bool:
+    """True when a grant's bounds cover a call now."""
+    if bounds.tool != tool or now >= bounds.expires_at:
+        return False
+    return compile_schema(bounds.arguments, what="The grant's bounds").accepts(arguments)
+
+
+def check_bounds(command: cmd.GiveGrant, state: State, now: str, limits: Limits) -> cmd.GiveGrant:
+    """The command with its times normalised. Raises ``InvalidInput`` (``grant_too_wide``, ``grant_bounds``)."""
+    bounds = command.bounds
+    try:
+        expires_at = later(bounds.expires_at, 0)
+        compile_schema(bounds.arguments, what="The grant's bounds")
+    except (ValueError, InvalidInput) as error:
+        raise InvalidInput(f"The grant's bounds do not hold together: {error}", code="grant_bounds") from None
+    if bounds.uses > limits.grant_uses or unix_ms_of(expires_at) > unix_ms_of(later(now, limits.grant_seconds)):
+        raise InvalidInput(
+            f"A standing grant is for at most {limits.grant_uses} calls and {limits.grant_seconds // 3600} hours.",
+            code="grant_too_wide",
+            next_step="Narrow it, or raise the caps in the [grants] section of charter.toml.",
+        )
+    if bounds.case_id is not None and bounds.case_id != state.case_id:
+        raise InvalidInput(
+            f"Workflow {state.workflow_id} does not belong to case {bounds.case_id!r}.", code="grant_bounds"
+        )
+    return command.model_copy(update={"bounds": bounds.model_copy(update={"expires_at": expires_at})})
+
+
+class CaseGrants:
+    """Gives, revokes and finds the grants of cases."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def give(
+        self, principal: Principal, command: cmd.GiveGrant, facts: Facts, decision: Decision, ctx: CallContext
+    ) -> str:
+        """Put it on the case's stream, if the policy lets this person give it."""
+        _, mint = self._gate.moment()
+        grant_id = mint.new("grant")
+        given = ev.GrantGiven(
+            grant_id=grant_id,
+            bounds=command.bounds,
+            given_by=principal.id,
+            channel=command.channel,
+            comment=command.comment,
+        )
+        await self._record(principal, command.bounds.case_id or "", "GRANT_GIVEN", given, facts, decision, ctx)
+        return grant_id
+
+    async def revoke(
+        self,
+        principal: Principal,
+        command: cmd.RevokeGrant,
+        case_id: str,
+        facts: Facts,
+        decision: Decision,
+        ctx: CallContext,
+    ) -> str:
+        """Take it back. Raises ``NotFound``."""
+        if command.grant_id not in await live_grants(self._gate.parts.store, principal.tenant, case_id):
+            raise NotFound(f"There is no live grant {command.grant_id}.")
+        revoked = ev.GrantRevoked(grant_id=command.grant_id, revoked_by=principal.id, comment=command.comment)
+        await self._record(principal, case_id, "GRANT_REVOKED", revoked, facts, decision, ctx)
+        return command.grant_id
+
+    async def _record(
+        self,
+        principal: Principal,
+        case_id: str,
+        kind: str,
+        data: Any,
+        facts: Facts,
+        decision: Decision,
+        ctx: CallContext,
+    ) -> None:
+        events = [ev.Event(type="POLICY_DECISION", time="", data=policy_event(facts, decision))]
+        if decision.verdict == "permit":
+            events.append(ev.Event(type=kind, time="", data=data))
+        await self._gate.record_outside(principal, events, ctx, stream=case_stream(case_id))
+        if decision.verdict != "permit":
+            raise denied(decision)
+
+
+async def live_grants(store: Store, tenant: str, case_id: str) -> dict[str, GrantBounds]:
+    """The case's grants that were not taken back."""
+    live: dict[str, GrantBounds] = {}
+    for stored in await store.load(tenant, case_stream(case_id)):
+        event = event_of(stored)
+        if event.type == "GRANT_GIVEN":
+            live[event.data.grant_id] = event.data.bounds
+        elif event.type == "GRANT_REVOKED":
+            live.pop(event.data.grant_id, None)
+    return live
+
+
+async def find_use(store: Store, state: State, tool: str, arguments: JsonObject, now: str) -> Use | None:
+    """The first grant, of the run or of its case, that covers this call and has a use left."""
+    for grant_id, grant in state.grants.items():
+        if not grant.revoked and grant.uses_left > 0 and covers(grant.bounds, tool, arguments, now):
+            return Use(grant_id)
+    if state.case_id is None:
+        return None
+    for grant_id, bounds in (await live_grants(store, state.tenant, state.case_id)).items():
+        if covers(bounds, tool, arguments, now):
+            used = await _used(store, state.tenant, grant_id, bounds.uses)
+            if used < bounds.uses:
+                return Use(grant_id, ("grant_use", f"{grant_id}:{used}"))
+    return None
+
+
+async def _used(store: Store, tenant: str, grant_id: str, most: int) -> int:
+    """How many uses are claimed; they are taken in order, so halving finds it."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        if await store.claimed(tenant, "grant_use", f"{grant_id}:{middle}") is None:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,149 @@
+"""The commands of people and of the engine: decide, cancel, advance, grant, resolve, pin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from charter.errors import CharterError, InvalidInput, NotFound
+from charter.gate import outcomes
+from charter.gate.grants import check_bounds
+from charter.gate.parts import CallContext
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.model.ids import Mint
+from charter.model.policy import Facts
+from charter.model.principal import Principal
+from charter.workflows import decide as rules
+from charter.workflows import facts as facts_of
+from charter.workflows.decide import runnable_steps
+from charter.workflows.draft import Call, Draft
+from charter.workflows.state import State
+from charter.workflows.views import context
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+
+
+class RunCommands:
+    """Carries out commands on runs for one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def decide(
+        self, principal: Principal, command: cmd.DecideApproval, workflow_id: str, ctx: CallContext
+    ) -> Any:
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            approval = state.approvals.get(command.approval_id)
+            if approval is None:
+                raise NotFound(f"There is no approval {command.approval_id}.")
+            facts = facts_of.decide_facts(state, principal, approval, command.channel, command.decision)
+            decision = self._gate.prepare.evaluate(facts)
+            edited = await self._edited(state, command, approval.request.proposal_id, now)
+            given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision, call=edited)
+            return rules.decide(state, command, given)
+
+        return (await self._gate.transact(principal, workflow_id, make, ctx)).reply
+
+    async def _edited(
+        self, state: State, command: cmd.DecideApproval, proposal_id: str | None, now: str
+    ) -> Call | None:
+        if command.decision != "edit":
+            return None
+        proposal = state.proposals.get(proposal_id or "")
+        if command.edited_arguments is None or proposal is None:
+            raise InvalidInput("An edit needs edited_arguments.", code="edit_needs_arguments")
+        return await self._gate.prepare.for_arguments(
+            state,
+            proposal.made.proposed_by,
+            proposal.made.tool,
+            command.edited_arguments,
+            now,
+            invocation_id=proposal.made.agent_invocation_id,
+            step_id=proposal.made.step_id,
+            match=False,
+        )
+
+    async def handle(self, principal: Principal, command: Any, ctx: CallContext) -> Any:
+        """Commands on the run itself: cancel, advance, grants, effects, an ``action`` step's call."""
+        if isinstance(command, cmd.GiveGrant | cmd.RevokeGrant):
+            found = await self._grant_command(principal, command, ctx)
+            if isinstance(found, str):
+                return found
+            command = found
+
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            facts = self._run_facts(state, principal, command)
+            decision = self._gate.prepare.evaluate(facts) if facts else None
+            given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
+            try:
+                call = await self._gate.effects.call_for(state, principal, command, now)
+            except CharterError as error:
+                # A step whose call cannot even be prepared has failed: on record, and the run goes on from there.
+                return rules.unprepared(state, command, given, error)
+            return rules.decide(state, command, replace(given, call=call))
+
+        draft = await self._gate.transact(principal, command.workflow_id, make, ctx)
+        if draft.effect is not None:
+            return await self._gate.effects.run(draft, principal, ctx)
+        if isinstance(command, cmd.AdvanceWorkflow):
+            return tuple(runnable_steps(draft.state))
+        if isinstance(command, cmd.CancelWorkflow):
+            return context(draft.state, draft.given.template, principal, draft.given.now)
+        return draft.reply
+
+    async def _grant_command(
+        self, principal: Principal, command: cmd.GiveGrant | cmd.RevokeGrant, ctx: CallContext
+    ) -> str | cmd.GiveGrant | cmd.RevokeGrant:
+        """A case's grant is carried out here and answers with its id; a run's own goes on to the run."""
+        state = await self._gate.states.fresh(principal.tenant, command.workflow_id)
+        if state is None:
+            raise NotFound(f"There is no workflow {command.workflow_id}.", code="unknown_workflow")
+        if isinstance(command, cmd.GiveGrant):
+            command = check_bounds(command, state, self._gate.moment()[0], self._gate.parts.limits)
+            if command.bounds.case_id is None:
+                return command
+        elif command.grant_id in state.grants or state.case_id is None:
+            return command
+        facts = self._run_facts(state, principal, command)
+        if facts is None:
+            return command
+        decision = self._gate.prepare.evaluate(facts)
+        if isinstance(command, cmd.GiveGrant):
+            return await self._gate.case_grants.give(principal, command, facts, decision, ctx)
+        return await self._gate.case_grants.revoke(principal, command, state.case_id or "", facts, decision, ctx)
+
+    def _run_facts(self, state: State, principal: Principal, command: Any) -> Facts | None:
+        if isinstance(command, cmd.GiveGrant):
+            manifest = self._gate.prepare.manifest(command.bounds.tool)
+            quarantined = self._gate.parts.tools.quarantine(manifest.name) is not None
+            return facts_of.grant_facts(state, principal, manifest, command.channel, quarantined=quarantined)
+        if isinstance(command, cmd.RevokeGrant):
+            return facts_of.workflow_facts(state, principal, "grant.revoke")
+        if isinstance(command, cmd.CancelWorkflow):
+            return facts_of.workflow_facts(state, principal, "workflow.cancel")
+        if isinstance(command, cmd.ResolveEffect):
+            return facts_of.workflow_facts(state, principal, "effect.resolve")
+        if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep):
+            outcomes.only_charter(principal)
+        return None
+
+    async def pin(self, principal: Principal, command: cmd.PinTool, ctx: CallContext) -> str:
+        manifest = self._gate.prepare.manifest(command.tool)
+        facts = Facts(
+            principal=principal,
+            action="tool.pin",
+            resource_type="Tool",
+            resource_id=manifest.name,
+            tenant=principal.tenant,
+            tool=facts_of.tool_facts(manifest, quarantined=True),
+        )
+        decision = self._gate.prepare.evaluate(facts)
+        if decision.verdict != "permit":
+            await self._gate.refuse_outside(principal, facts, decision, ctx)
+        data = ev.ToolPinned(
+            tool=command.tool, old_hash=command.old_hash, new_hash=command.new_hash, pinned_by=principal.id
+        )
+        await self._gate.record_outside(principal, [ev.Event(type="TOOL_PINNED", time="", data=data)], ctx)
+        return command.new_hash

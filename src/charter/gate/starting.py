@@ -1,0 +1,77 @@
+"""Starting runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from charter.errors import Conflict, Unavailable
+from charter.gate.parts import TRIES, CallContext
+from charter.model import commands as cmd
+from charter.model.policy import Facts
+from charter.model.principal import Principal
+from charter.workflows import decide as rules
+from charter.workflows.draft import Given
+from charter.workflows.state import State
+from charter.workflows.views import context
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+
+
+class Starts:
+    """Starts runs for one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def start(self, principal: Principal, command: cmd.StartWorkflow, ctx: CallContext) -> Any:
+        template, template_hash = self._gate.parts.templates.latest(command.template)
+        self._gate.templates.check_input(template, template_hash, command.input)
+        facts = Facts(
+            principal=principal,
+            action="workflow.start",
+            resource_type="Template",
+            resource_id=template.ref,
+            tenant=principal.tenant,
+            template=template.ref,
+            purpose=command.purpose,
+            case_id=command.case_id,
+            dry_run=command.dry_run,
+        )
+        decision = self._gate.prepare.evaluate(facts)
+        if decision.verdict != "permit":
+            await self._gate.refuse_outside(principal, facts, decision, ctx)
+        for _ in range(TRIES):
+            known = await self._started_before(principal, command)
+            if known is not None:
+                return known
+            now, mint = self._gate.moment()
+            state = State(workflow_id=mint.new("workflow"), tenant=principal.tenant)
+            given = Given(now, mint, principal, self._gate.parts.instance, template, facts=facts, decision=decision)
+            draft = rules.start(state, command, given, template_hash=template_hash)
+            draft.claims.extend(await self._gate.templates.claim(principal.tenant, template, template_hash))
+            if await self._gate.commit(draft, state, principal, ctx):
+                self._gate.templates.remember(principal.tenant, template, template_hash)
+                self._gate.parts.tracing.workflow_started(state.workflow_id, template.ref)
+                return context(draft.state, template, principal, now)
+        raise Unavailable("The start could not be recorded.", code="busy")
+
+    async def _started_before(self, principal: Principal, command: cmd.StartWorkflow) -> Any:
+        if command.idempotency_key is None:
+            return None
+        key = f"{principal.id}|{command.idempotency_key}"
+        workflow_id = await self._gate.parts.store.claimed(principal.tenant, "start", key)
+        if workflow_id is None:
+            return None
+        state = await self._gate.states.fresh(principal.tenant, workflow_id)
+        if state is None:
+            return None
+        same_template = command.template in (state.template, state.template.partition("@")[0])
+        if not same_template or (state.input, state.purpose) != (command.input, command.purpose):
+            raise Conflict(
+                f"The idempotency key was used for another start ({workflow_id}).",
+                code="idempotency_key_reused",
+                next_step="Use a new idempotency_key for a new workflow.",
+            )
+        template = await self._gate.templates.of(principal.tenant, state.template_hash)
+        return context(state, template, principal, self._gate.moment()[0])
