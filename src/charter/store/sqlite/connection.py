@@ -60,6 +60,16 @@ def _prepare(connection: sqlite3.Connection, write: bool, synchronous: Synchrono
     connection.execute("PRAGMA recursive_triggers = ON")
 
 
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the main file and empty it; gives up when another's reading holds it for long."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 200")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+
+
 def _make_private(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

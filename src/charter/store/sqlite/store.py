@@ -26,7 +26,7 @@ from charter.store.port import (
     WorkflowRow,
 )
 from charter.store.sqlite import streams, tree
-from charter.store.sqlite.connection import BUSY_SECONDS, Synchronous, connect, translate
+from charter.store.sqlite.connection import BUSY_SECONDS, Synchronous, checkpoint, connect, translate
 from charter.store.sqlite.listing import APPROVALS, EFFECTS, WORKFLOWS, Listing
 from charter.store.sqlite.migrating import migrate
 from charter.store.sqlite.reader import Readers, Row
@@ -183,7 +183,7 @@ class SqliteStore:
         changed = await self._write("DELETE FROM sealed WHERE tenant = ? AND ref = ?", (tenant, ref))
         if changed:
             # The write-ahead log may still hold the old page: move it into the main file, where it is overwritten.
-            await self._readers.many("PRAGMA wal_checkpoint(TRUNCATE)")
+            await self._writer.run(checkpoint, alone=True)
         return changed > 0
 
     async def put_snapshot(self, tenant: str, stream: str, version: int, shape: int, data: bytes) -> None:

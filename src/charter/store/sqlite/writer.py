@@ -40,9 +40,10 @@ class _Append:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """Another write in the queue."""
+    """Another write in the queue; ``alone``: outside any transaction."""
 
     job: Job
+    alone: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     answer: Any = None
@@ -76,11 +77,11 @@ class Writer:
         self._queue.put(_Append(batch, drafts, loop, future))
         return future
 
-    def run(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run ``job`` inside a group's transaction, done when it is durable; the job must not commit."""
+    def run(self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> asyncio.Future[T]:
+        """Run ``job`` inside a group's transaction, or ``alone`` after it; done when it is durable. It must not commit."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Run(job, loop, future))
+        self._queue.put(_Run(job, alone, loop, future))
         return future
 
     def stop(self) -> None:
@@ -95,10 +96,23 @@ class Writer:
             for _ in range(min(self._queue.qsize(), _MAX_GROUP - 1)):
                 group.append(self._queue.get())
             running = None not in group
-            self._settle([entry for entry in group if entry is not None])
+            entries = [entry for entry in group if entry is not None]
+            alone = [entry for entry in entries if isinstance(entry, _Run) and entry.alone]
+            self._settle([entry for entry in entries if entry not in alone] if alone else entries)
+            self._settle_alone(alone)
         self._connection.close()
 
+    def _settle_alone(self, entries: list[_Run]) -> None:
+        for entry in entries:
+            try:
+                entry.answer = entry.job(self._connection)
+            except Exception as error:
+                entry.answer = translate(error)
+        _answer(entries)
+
     def _settle(self, entries: list[_Entry]) -> None:
+        if not entries:
+            return
         try:
             self._transact(entries)
         except _GroupError as failure:

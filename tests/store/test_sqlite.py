@@ -1,0 +1,228 @@
+"""What is SQLite's own: the file, its schema, its triggers, its errors, and the plans of its queries."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from charter.errors import CharterError, IntegrityError, Misconfigured, Unavailable
+from charter.store.port import Batch, Claim, Filter, Page, Sealed
+from charter.store.sqlite import SqliteStore
+from charter.store.sqlite.connection import connect
+from charter.store.sqlite.listing import APPROVALS, WORKFLOWS, Listing
+from charter.store.sqlite.migrating import migrate, migrations, statements
+from tests.store.making import a_batch, a_workflow, whole_log
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "charter.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, busy_seconds=0.2)
+    await store.open()
+    yield store
+    await store.close()
+
+
+def schema_of(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+
+
+def test_the_schema_is_the_sum_of_the_migrations() -> None:
+    one, other = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
+    for _, _, sql in migrations():
+        for statement in statements(sql):
+            one.execute(statement)
+    schema = Path(__file__).parents[2] / "src/charter/store/migrations/sqlite/schema.sql"
+    other.executescript(schema.read_text())
+    assert schema_of(one) == schema_of(other)
+    one.close()
+    other.close()
+
+
+def test_migrations_are_numbered_from_one_without_gaps() -> None:
+    assert [number for number, _, _ in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_migrating_again_changes_nothing(path: Path) -> None:
+    connection = connect(path, write=True)
+    migrate(connection)
+    before = schema_of(connection)
+    migrate(connection)
+    assert schema_of(connection) == before
+    connection.close()
+
+
+async def test_a_newer_charters_file_is_refused(path: Path) -> None:
+    await make_and_close(path)
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("INSERT INTO schema_version (version, name) VALUES (9999, 'from the future')")
+    raw.close()
+    with pytest.raises(Misconfigured) as caught:
+        await SqliteStore(path).open()
+    assert caught.value.error_code == "store_newer"
+
+
+async def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
+    raw = sqlite3.connect(path)
+    raw.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(Misconfigured) as caught:
+        await SqliteStore(path).open()
+    assert caught.value.error_code == "store_foreign"
+    assert [row[1] for row in schema_of(raw)] == ["theirs"]
+    raw.close()
+
+
+async def test_what_is_no_database_is_refused(path: Path, tmp_path: Path) -> None:
+    write_a_letter(path)
+    with pytest.raises(IntegrityError):
+        await SqliteStore(path).open()
+    with pytest.raises(Misconfigured):
+        await SqliteStore(tmp_path).open()
+    with pytest.raises(Misconfigured):
+        await SqliteStore(path / "below-a-file.db").open()
+
+
+async def test_commits_are_synced_and_the_file_is_its_owners(store: SqliteStore, path: Path) -> None:
+    connection = connect(path, write=True)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    connection.close()
+    assert rights_of(path) == 0o600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE events SET leaf = x'00'",
+        "UPDATE OR REPLACE events SET version = 9 WHERE version = 1",
+        "DELETE FROM events",
+        "REPLACE INTO events SELECT * FROM events LIMIT 1",
+        "UPDATE checkpoints SET note = x'00'",
+        "DELETE FROM checkpoints",
+        "UPDATE claims SET value = 'mine'",
+        "DELETE FROM claims",
+    ],
+)
+async def test_triggers_refuse_to_change_what_was_recorded(store: SqliteStore, path: Path, change: str) -> None:
+    await store.append(a_batch(events=2, claims=(Claim("s", "k", "v"),)))
+    await store.put_checkpoint("acme", 2, b"note")
+    connection = connect(path, write=True)
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(change)
+    connection.close()
+    assert len(await whole_log(store, "acme")) == 2
+
+
+async def test_a_hole_in_the_file_is_told_and_not_read_over(store: SqliteStore, path: Path) -> None:
+    for _ in range(3):
+        await store.append(a_batch("wf_1", events=130))
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("DROP TRIGGER events_no_delete")
+        raw.execute("DELETE FROM events WHERE version = 200")
+    raw.close()
+    with pytest.raises(IntegrityError):
+        await store.load("acme", "wf_1")
+    with pytest.raises(IntegrityError):
+        await store.tree_nodes("acme", [(3, 199 >> 3)])
+    assert len(await store.load("acme", "wf_1", 250)) == 140
+
+
+async def test_a_lock_held_too_long_is_told_and_later_appends_go_on(store: SqliteStore, path: Path) -> None:
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable) as caught:
+        await store.append(a_batch("wf_1", 0))
+    assert caught.value.error_code == "store_busy"
+    assert "unknown" not in caught.value.detail
+    assert await store.load("acme", "wf_1") == []  # readers do not wait
+    raw.execute("ROLLBACK")
+    raw.close()
+    await store.append(a_batch("wf_1", 0))
+    assert len(await whole_log(store, "acme")) == 1
+
+
+async def test_erased_bytes_are_in_none_of_the_files(store: SqliteStore, path: Path) -> None:
+    secret = b"a-secret-that-must-go" * 10
+    await store.append(a_batch(sealed=(Sealed("seal_1", "k", secret),)))
+    await store.erase("acme", "seal_1")
+    assert all(secret not in content for content in contents_beside(path))
+
+
+@pytest.mark.parametrize(
+    ("listing", "where"),
+    [
+        (WORKFLOWS, Filter()),
+        (WORKFLOWS, Filter(status="running")),
+        (WORKFLOWS, Filter(owner="ann")),
+        (WORKFLOWS, Filter(template="t@1")),
+        (WORKFLOWS, Filter(blocked_on="approval")),
+        (WORKFLOWS, Filter(extra={"case_id": "c"})),
+        (APPROVALS, Filter()),
+        (APPROVALS, Filter(status="pending")),
+        (APPROVALS, Filter(workflow_id="wf_1")),
+        (APPROVALS, Filter(owner="ann")),
+    ],
+)
+async def test_a_page_of_a_list_is_read_off_an_index(
+    store: SqliteStore, path: Path, listing: Listing, where: Filter
+) -> None:
+    connection = connect(path, write=False)
+    sql, values = listing.query("acme", where, Page(after=listing.cursor(("x",) * len(listing.columns))))
+    plan = " ".join(row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, values))
+    connection.close()
+    assert "SEARCH" in plan
+    assert "USING INDEX" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
+    assert plan.count("=?") >= sum(value is not None for value in (where.status, where.owner)) + 1
+
+
+async def test_many_events_in_one_batch_and_large_ones(store: SqliteStore) -> None:
+    await store.append(a_batch("wf_1", 0, events=2000))
+    big = Batch("acme", "wf_1", 2000, tuple(a_batch().events), sealed=(Sealed("r", "k", b"x" * 5_000_000),))
+    await store.append(big)
+    assert len(await whole_log(store, "acme")) == 2001
+    sealed = await store.unseal("acme", "r")
+    assert sealed is not None
+    assert len(sealed.blob) == 5_000_000
+
+
+async def test_an_error_of_one_member_leaves_what_is_remembered_right(store: SqliteStore) -> None:
+    await store.append(a_batch("wf_1", 0, workflow=a_workflow("wf_1")))
+    for version in range(1, 4):
+        with pytest.raises(CharterError):
+            await store.append(a_batch("wf_1", version, workflow=a_workflow("wf_1", status="\ud800")))
+        await store.append(a_batch("wf_1", version, workflow=a_workflow("wf_1", status=f"s{version}")))
+        row = await store.workflow("acme", "wf_1")
+        assert row is not None
+        assert row.status == f"s{version}"
+    assert len(await whole_log(store, "acme")) == 4
+
+
+async def make_and_close(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+
+
+def write_a_letter(path: Path) -> None:
+    path.write_bytes(b"This is a letter, and no database at all. " * 200)
+
+
+def rights_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def contents_beside(path: Path) -> list[bytes]:
+    return [file.read_bytes() for file in path.parent.glob(path.name + "*") if file.is_file()]
