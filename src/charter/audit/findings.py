@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_FINDINGS = 100
 
@@ -23,6 +23,9 @@ RULES = {
     "uncovered": "No valid checkpoint covers these events.",
     "export_malformed": "The export file does not have the shape that it must have.",
 }
+
+# These name the very event; a gap of versions may only be the echo of an earlier event's change.
+_SURE = frozenset(("seq_gap", "seq_order", "leaf_hash", "leaf_bytes", "row_mismatch", "proof_invalid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,9 @@ class Finding:
 class Report:
     """How a log, or a part of it, verified.
 
-    ``size`` leaves were read and gave ``root`` (None when the log is broken or sparse); ``covered`` of them, from the
-    beginning, are those that signed checkpoints vouch for; ``checkpoints`` have matched. ``more`` findings were left
-    out.
+    ``size`` leaves were read and gave ``root`` (None when the log is broken, or only one workflow was read).
+    ``covered`` of them, from the beginning, are those that signed checkpoints vouch for; ``checkpoints`` have
+    matched. ``more`` findings were left out.
     """
 
     tenant: str
@@ -93,18 +96,18 @@ class Findings:
             self.more += 1
 
     def ordered(self) -> tuple[Finding, ...]:
-        """By sequence number, those without one last; a range begins where an exact finding inside it does."""
-        exact = sorted({found.seq for found in self._found if found.seq is not None and found.last_seq is None})
-        done = [_narrowed(found, exact) for found in self._found]
-        return tuple(sorted(done, key=_place))
+        """By sequence number, those without one last.
+
+        A range that contains an event which is bad beyond doubt stands behind it, else where it begins.
+        """
+        sure = sorted(found.seq for found in self._found if found.rule in _SURE and found.seq is not None)
+        return tuple(sorted(self._found, key=lambda found: _place(found, sure)))
 
 
-def _place(finding: Finding) -> tuple[bool, int, bool]:
-    return finding.seq is None, finding.seq or 0, finding.last_seq is not None
-
-
-def _narrowed(finding: Finding, exact: Iterable[int]) -> Finding:
-    if finding.seq is None or finding.last_seq is None:
-        return finding
-    inside = next((seq for seq in exact if finding.seq <= seq <= finding.last_seq), None)
-    return finding if inside is None else replace(finding, seq=inside)
+def _place(finding: Finding, sure: Iterable[int]) -> tuple[bool, int, int]:
+    if finding.seq is None:
+        return True, 0, 0
+    if finding.last_seq is None:
+        return False, finding.seq, 0 if finding.rule in _SURE else 2
+    inside = next((seq for seq in sure if finding.seq <= seq <= finding.last_seq), finding.seq)
+    return False, inside, 1

@@ -79,11 +79,12 @@ def _encoded(texts: list[str]) -> list[bytes] | None:
     return parts if len(parts) == len(texts) else None
 
 
-def disagreement(row: LeafRow, holder: Callable[[int], LeafRow | None]) -> Finding | None:
-    """The slow road: what is wrong with this row, if anything.
+Holder = Callable[[int], LeafRow | None]
+"""Which row has this earlier sequence number, for those that are still at hand."""
 
-    ``holder`` tells which row has an earlier sequence number, for those that are still at hand.
-    """
+
+def disagreement(row: LeafRow, holder: Holder | None) -> Finding | None:
+    """The slow road: what is wrong with this row, if anything. No ``holder``: only this row can be at fault."""
     try:
         envelope = parse_leaf(row.leaf)
     except CharterError as error:
@@ -95,9 +96,9 @@ def disagreement(row: LeafRow, holder: Callable[[int], LeafRow | None]) -> Findi
     return _misplaced(row, envelope, holder, f"The event's bytes say {said}.")
 
 
-def _misplaced(row: LeafRow, envelope: Envelope, holder: Callable[[int], LeafRow | None], text: str) -> Finding:
+def _misplaced(row: LeafRow, envelope: Envelope, holder: Holder | None, text: str) -> Finding:
     """Where the damage begins: when two different events claim a place, then at that place; else here."""
-    other = holder(envelope.seq) if envelope.seq < row.seq else None
+    other = holder(envelope.seq) if holder and envelope.seq < row.seq else None
     if other is None or other.leaf == row.leaf:
         return Finding("row_mismatch", text, row.seq, row.id)
     return Finding("row_mismatch", f"{text} Event {other.id} stands in its place.", other.seq, other.id)
