@@ -16,6 +16,7 @@ DELETE = ToolFacts(
     name="casebook__delete", server="casebook", risk="high", side_effects="irreversible", idempotent=False
 )
 
+ALL = frozenset({"require_approval", "dry_run", "redact", "rate_limit"})
 WALL = '@id("wall") forbid (principal, action, resource) unless { principal.tenant == resource.tenant };'
 OPEN = '@id("open") permit (principal, action, resource);'
 
@@ -55,6 +56,6 @@ def with_schema(name: str, schema: dict[str, Any]) -> ToolManifest:
 
 
 def policies(authorise: str, obligations: str = "", *tools: ToolManifest) -> PolicySet:
-    """A policy set of one file each."""
+    """A policy set of one file each, for a caller that carries out every obligation."""
     sources = PolicySources({"authorise.cedar": authorise}, {"obligations.cedar": obligations} if obligations else {})
-    return load_policy_set(sources, tools)
+    return load_policy_set(sources, tools, carried_out=ALL)

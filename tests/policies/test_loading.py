@@ -144,6 +144,15 @@ def test_set_b_is_checked(text: str, told: str) -> None:
     assert told in f"{error.message} {error.next_step}"
 
 
+def test_an_obligation_that_nobody_carries_out_does_not_load() -> None:
+    quota = '@id("q") @obligation("rate_limit") @calls("3") @within("PT1H") '
+    with pytest.raises(Misconfigured, match="policy q: nothing here carries out the obligation rate_limit") as caught:
+        load_policy_set(PolicySources({}, {"obligations.cedar": quota + BODY}))
+    assert caught.value.error_code == "obligation_not_carried_out"
+    load_policy_set(PolicySources({}, {"obligations.cedar": '@mode("log_only") ' + quota + BODY}))
+    load_policy_set(PolicySources({}, {"obligations.cedar": quota + BODY}), carried_out=frozenset({"rate_limit"}))
+
+
 def test_ids_are_unique_over_both_sets() -> None:
     with pytest.raises(Misconfigured, match=r"authorise\.cedar has a policy with the same @id"):
         policies(OPEN, '@id("open") @obligation("dry_run") ' + BODY)

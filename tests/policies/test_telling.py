@@ -205,8 +205,9 @@ def test_the_examples_in_the_starter_set_load_and_decide() -> None:
     assert evaluate(loaded, call(tool, input={"amount_minor": 99_999})).verdict == "permit"
     large = evaluate(loaded, call(tool, input={"amount_minor": 100_000}))
     assert large.policy_ids == ("large-payments-need-two",)
-    mail = evaluate(loaded, call(READ.model_copy(update={"tags": ("mail",)})))
-    assert [obligation.name for obligation in mail.obligations] == ["rate_limit"]
+    mail = READ.model_copy(update={"tags": ("mail",)})
+    assert evaluate(loaded, call(mail, calls_used=19)).verdict == "permit"
+    assert evaluate(loaded, call(mail, calls_used=20)).policy_ids == ("mail-quota",)
 
 
 def test_every_shipped_policy_has_a_reason_and_every_forbid_a_code_and_a_next_step() -> None:

@@ -21,6 +21,8 @@ from charter.policies.notes import Part, Policy
 from charter.policies.partial import possible
 
 MAX_POLICIES = syntax.MAX_POLICIES
+CARRIED_OUT = frozenset({"require_approval", "dry_run"})
+"""The obligations that Charter carries out. A set that relies on another one does not load: it would be ignored in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,17 @@ class PolicySet:
     trial: Compiled | None
 
 
-def load_policy_set(sources: PolicySources, tools: Sequence[ToolManifest] = ()) -> PolicySet:
+def load_policy_set(
+    sources: PolicySources, tools: Sequence[ToolManifest] = (), *, carried_out: frozenset[str] = CARRIED_OUT
+) -> PolicySet:
     """Parse, check and validate ``sources`` for these tools.
+
+    ``carried_out`` names the obligations that the caller carries out; policies that are not ``log_only`` may name no other.
 
     Raises ``InvalidInput`` for text that must not or cannot be parsed (``policy_too_large``, ``policy_too_deep``,
     ``policy_syntax``, ``policy_template``) and ``Misconfigured`` for policies that do not hold together
-    (``policy_annotation``, ``policy_duplicate_id``, ``policy_invalid``). Each names the file, the policy and the mend.
+    (``policy_annotation``, ``policy_duplicate_id``, ``policy_invalid``,
+    ``obligation_not_carried_out``). Each names the file, the policy and the mend.
     """
     policies = _read_all(sources)
     inputs = schema.input_types(tools)
@@ -121,6 +128,7 @@ def load_policy_set(sources: PolicySources, tools: Sequence[ToolManifest] = ()) 
             _validate(file, source, handle)
     for policy in policies.values():
         _check_approvals(policy)
+        _check_carried_out(policy, carried_out)
     log_only = any(policy.log_only for policy in policies.values())
     return PolicySet(
         sources=sources,
@@ -201,6 +209,18 @@ def _check_approvals(policy: Policy) -> None:
         through = "" if not obligation.channels else "@" + "+".join(obligation.channels)
         problem = f'it asks for "{who}{through}:{obligation.approvers}" but no condition looks for just that'
         raise notes.wrong(policy.file, policy.id, problem, mend)
+
+
+def _check_carried_out(policy: Policy, carried_out: frozenset[str]) -> None:
+    obligation = policy.obligation
+    if obligation is None or policy.log_only or obligation.name in carried_out:
+        return
+    raise Misconfigured(
+        f"{policy.file}: policy {policy.id}: nothing here carries out the obligation {obligation.name}.",
+        code="obligation_not_carried_out",
+        next_step=f'Use one of {", ".join(sorted(carried_out))}, or try the policy with @mode("log_only").',
+        detail={"file": policy.file, "policy_id": policy.id},
+    )
 
 
 def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | None]) -> Compiled:
