@@ -1,0 +1,245 @@
+"""Which tools are governed, where they live, and whether each still is what was pinned.
+
+Looking one up costs a dictionary read: the comparison of every pin with what its upstream offers is made once for each
+listing. A tool that differs is quarantined, one that is gone is unavailable, one that nobody listed is not governed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from charter.errors import Misconfigured, NotFound
+from charter.manifests.definitions import definition_diff, pinned_definition
+from charter.manifests.tool_files import UpstreamManifest
+from charter.model.tool import Quarantine, ToolManifest
+from charter.tools.connecting import Sources
+from charter.tools.upstream import DEFAULT_PACE, Pace, Upstream
+
+Load = Callable[[], Iterable[UpstreamManifest]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One governed tool now. ``unavailable`` says why it cannot be called (not connected, gone), or is None."""
+
+    manifest: ToolManifest
+    upstream: Upstream
+    quarantine: Quarantine | None = None
+    unavailable: str | None = None
+
+    @property
+    def callable(self) -> bool:
+        """Whether a call would be sent now."""
+        return self.quarantine is None and self.unavailable is None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """For the operator: how an upstream is. ``ungoverned`` are tools that it offers and no manifest names."""
+
+    server: str
+    state: str
+    era: str | None
+    offered: int
+    ungoverned: tuple[str, ...]
+    last_error: str | None
+    stderr: str
+
+
+class Registry:
+    """The upstreams of one server process. Enter :meth:`running` in the task that owns the process's life.
+
+    ``load`` gives the manifests; :meth:`reload` calls it again. ``fingerprint``, where given, is asked every
+    ``poll_seconds`` and leads to a reload when its answer changes (the command line pins tools in another process).
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        sources: Sources,
+        *,
+        pace: Pace = DEFAULT_PACE,
+        fingerprint: Callable[[], object] | None = None,
+        poll_seconds: float = 2.0,
+    ) -> None:
+        self._load, self._sources, self._pace = load, sources, pace
+        self._fingerprint, self._poll_seconds = fingerprint, poll_seconds
+        self._upstreams: dict[str, Upstream] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._entries: Mapping[str, Entry] = {}
+        self._listeners: dict[int, Callable[[], None]] = {}
+        self._tasks: TaskGroup | None = None
+        self.reload_error: str | None = None
+        self._take(_by_server(load()))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Registry]:
+        """Connect every upstream and keep it so; on leaving, disconnect them all."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for server in list(self._upstreams):
+                self._start(server)
+            if self._fingerprint is not None:
+                tasks.start_soon(self._watch_files, self._fingerprint)
+            try:
+                yield self
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    async def wait_ready(self, seconds: float = 15.0) -> tuple[str, ...]:
+        """Wait until every upstream is connected, at most so long; the names of those that are not."""
+        upstreams = list(self._upstreams.values())
+        async with anyio.create_task_group() as tasks:
+            for upstream in upstreams:
+                tasks.start_soon(upstream.wait_ready, seconds)
+        return tuple(upstream.manifest.server for upstream in upstreams if upstream.state != "ready")
+
+    def find(self, name: str) -> Entry | None:
+        """The governed tool ``server__tool``, or None."""
+        return self._entries.get(name)
+
+    def get(self, name: str) -> Entry:
+        """As :meth:`find`, but raises ``NotFound`` (``unknown_tool``)."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFound(
+                f"There is no governed tool {name!r}.",
+                code="unknown_tool",
+                next_step="Call describe_tools for the names; the operator adds tools with `charter upstream add`.",
+            )
+        return entry
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All governed tools, by name."""
+        return tuple(self._entries[name] for name in sorted(self._entries))
+
+    def upstreams(self) -> tuple[UpstreamStatus, ...]:
+        """How each upstream is, by name."""
+        return tuple(_status(self._upstreams[server]) for server in sorted(self._upstreams))
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` (in the event loop, it must not wait) after every change; the result ends it."""
+        key = id(listener)
+        self._listeners[key] = listener
+
+        def end() -> None:
+            self._listeners.pop(key, None)
+
+        return end
+
+    def reload(self) -> None:
+        """Read the manifests again. An upstream whose connection is unchanged keeps it; calls in flight elsewhere go on.
+
+        Raises ``Misconfigured`` and leaves everything as it was when a file cannot be read.
+        """
+        manifests = _by_server(self._load())
+        self.reload_error = None
+        self._take(manifests)
+
+    def _take(self, manifests: Mapping[str, UpstreamManifest]) -> None:
+        for server in [server for server in self._upstreams if server not in manifests]:
+            self._stop(server)
+        for server, manifest in manifests.items():
+            known = self._upstreams.get(server)
+            if known is not None and _same_connection(known.manifest, manifest):
+                known.manifest = manifest
+                continue
+            if known is not None:
+                self._stop(server)
+            self._upstreams[server] = Upstream(manifest, self._sources, on_listed=self._compare, pace=self._pace)
+            self._start(server)
+        self._compare()
+
+    def _start(self, server: str) -> None:
+        if self._tasks is not None:
+            scope = self._scopes[server] = anyio.CancelScope()
+            self._tasks.start_soon(_run_in, scope, self._upstreams[server])
+
+    def _stop(self, server: str) -> None:
+        self._upstreams.pop(server)
+        if scope := self._scopes.pop(server, None):
+            scope.cancel()
+
+    def _compare(self) -> None:
+        entries: dict[str, Entry] = {}
+        for upstream in self._upstreams.values():
+            for manifest in upstream.manifest.tools:
+                entries[manifest.name] = _entry(manifest, upstream)
+        if entries == self._entries:
+            return
+        self._entries = entries
+        for listener in list(self._listeners.values()):
+            listener()
+
+    async def _watch_files(self, fingerprint: Callable[[], object]) -> None:
+        seen = await anyio.to_thread.run_sync(fingerprint)
+        while True:
+            await anyio.sleep(self._poll_seconds)
+            now = await anyio.to_thread.run_sync(fingerprint)
+            if now == seen:
+                continue
+            seen = now
+            try:
+                self.reload()
+            except Misconfigured as error:
+                self.reload_error = error.message
+
+
+async def _run_in(scope: anyio.CancelScope, upstream: Upstream) -> None:
+    with scope:
+        await upstream.run()
+
+
+def _by_server(manifests: Iterable[UpstreamManifest]) -> dict[str, UpstreamManifest]:
+    found: dict[str, UpstreamManifest] = {}
+    for manifest in manifests:
+        if manifest.server in found:
+            raise Misconfigured(
+                f"Two tool files describe the upstream {manifest.server!r}.",
+                code="bad_tool_file",
+                next_step="Remove one of them, or rename its server.",
+            )
+        found[manifest.server] = manifest
+    return found
+
+
+def _same_connection(old: UpstreamManifest, new: UpstreamManifest) -> bool:
+    return old.model_copy(update={"tools": ()}) == new.model_copy(update={"tools": ()})
+
+
+def _entry(manifest: ToolManifest, upstream: Upstream) -> Entry:
+    """Where the tool stands. What was last listed counts, also while the upstream is away."""
+    away = None if upstream.state == "ready" else f"the upstream {manifest.server} is not connected"
+    if not upstream.listed:
+        return Entry(manifest, upstream, None, away)
+    offered = upstream.offered.get(manifest.upstream_name)
+    if offered is None:
+        return Entry(
+            manifest, upstream, None, f"the upstream {manifest.server} no longer offers {manifest.upstream_name}"
+        )
+    if offered.hash == manifest.definition_hash:
+        return Entry(manifest, upstream, None, away)
+    diff = definition_diff(pinned_definition(manifest), offered.tool)
+    quarantine = Quarantine(
+        tool=manifest.name, pinned_hash=manifest.definition_hash, offered_hash=offered.hash, diff=diff
+    )
+    return Entry(manifest, upstream, quarantine, away)
+
+
+def _status(upstream: Upstream) -> UpstreamStatus:
+    governed = {tool.upstream_name for tool in upstream.manifest.tools}
+    return UpstreamStatus(
+        server=upstream.manifest.server,
+        state=upstream.state,
+        era=upstream.era,
+        offered=len(upstream.offered),
+        ungoverned=tuple(sorted(upstream.offered.keys() - governed)),
+        last_error=upstream.last_error,
+        stderr=upstream.stderr.text(),
+    )
