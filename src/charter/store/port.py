@@ -199,7 +199,10 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
     async def append(self, batch: Batch) -> Appended:
-        """Append atomically and durably; see the module's text for the errors."""
+        """Append atomically and durably; see the module's text for the errors.
+
+        ``InvalidInput`` when a part has no canonical form. A caller cancelled meanwhile does not know whether it was written.
+        """
 
     async def load(
         self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None
