@@ -1,0 +1,155 @@
+"""The trace validator: does the record of one workflow obey the rules that Charter enforced when it ran?
+
+The tree proves that nobody changed the record; this proves that the record is of a governed run. It knows only the
+events, and is written apart from the decider on purpose: a mistake in the one is not repeated in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from charter.audit.envelope import Envelope
+from charter.audit.findings import Finding
+from charter.audit.trace_calls import Calls, Invocation, Run
+from charter.model import events as ev
+
+TRACE_RULES = {
+    "starts_first": "WORKFLOW_STARTED is the first event, and the only one of its kind.",
+    "one_workflow": "All events are of one tenant and one workflow, in the order of their sequence numbers.",
+    "versions_without_gap": "Versions count from 1 without a gap.",
+    "nothing_after_the_end": "After the run's end only what was under way may still be told, and refusals.",
+    "step_opened_first": "A step is opened once, before anything happens in it, and ends once.",
+    "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
+    "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
+    "permit_before_call": "Each tool call follows a policy decision that permits this exact call, used once.",
+    "proposal_used_once": "A proposal runs at most once, and runs as it was made.",
+    "effect_attempts": "Attempts count up; a tool that is not idempotent runs again only if a person said so.",
+    "result_once": "An attempt ends at most once, and only after it began.",
+    "approval_requested_first": "People decide on what was asked, once each request.",
+    "approval_same_digest": "Request, decision and call are about the same digest.",
+    "approval_not_closed": "Nobody decides on, or uses, a request that is closed or expired.",
+    "approval_by_another_person": "People decide, and nobody decides on their own action.",
+    "approval_quorum": "A request is approved when each of its requirements is met by distinct people.",
+    "approval_used_once": "An approval is good for one call.",
+    "grant_within_bounds": "A call under a standing grant is within its tool, uses and time, and it was not revoked.",
+    "known_event": "Every event has a known type and a payload of its shape.",
+}
+
+_AFTER_THE_END = frozenset(
+    ("TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "COMMAND_REFUSED", "POLICY_DECISION", "PROPOSAL_MADE")
+)
+_STEP_ENDS = frozenset(("completed", "failed", "skipped", "rejected", "expired"))
+
+
+def validate_trace(events: Iterable[Envelope]) -> tuple[Finding, ...]:
+    """What is against the rules in one workflow's events, given in their order; ``rule`` is a key of TRACE_RULES.
+
+    A run that has not ended yet is judged as far as it went.
+    """
+    trace = _Trace()
+    for event in events:
+        trace.see(event)
+    return tuple(trace.findings)
+
+
+@dataclass(slots=True)
+class _Trace:
+    """Reads events one by one. ``run`` is what the calls need to know of the rest."""
+
+    findings: list[Finding] = field(default_factory=list)
+    run: Run = field(default_factory=Run)
+    before: Envelope | None = None
+    now: Envelope | None = None
+    calls: Calls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.calls = Calls(self.run, self.say)
+
+    def say(self, rule: str, text: str) -> None:
+        """One more finding, at the event being read."""
+        assert self.now is not None
+        self.findings.append(Finding(rule, text, self.now.seq, self.now.id))
+
+    def see(self, event: Envelope) -> None:
+        """Read the next event."""
+        self.now = event
+        self._check_place(event)
+        self.run.time = event.time
+        try:
+            data: Any = ev.parse_payload(event.type, event.data)
+        except (KeyError, ValidationError):
+            self.say("known_event", f"{event.type} is unknown, or its payload has another shape.")
+        else:
+            self._check_life(event.type)
+            handler = _HANDLERS.get(event.type)
+            if handler is not None:
+                handler(self, data)
+            else:
+                self.calls.see(event.type, data)
+        self.before = event
+
+    def _check_place(self, event: Envelope) -> None:
+        before = self.before
+        expected = 1 if before is None else before.version + 1
+        if event.version != expected:
+            self.say("versions_without_gap", f"Version {expected} is missing: this event has {event.version}.")
+        if before is None:
+            return
+        if (event.tenant, event.stream) != (before.tenant, before.stream) or event.seq <= before.seq:
+            self.say("one_workflow", f"The event is number {event.seq} of {event.tenant}, {event.stream}.")
+
+    def _check_life(self, type_: str) -> None:
+        run = self.run
+        if not run.started and type_ != "WORKFLOW_STARTED":
+            self.say("starts_first", f"{type_} comes before WORKFLOW_STARTED.")
+            run.started = True  # say it once
+        if run.ended and type_ not in _AFTER_THE_END:
+            self.say("nothing_after_the_end", f"{type_} comes after {run.ended}.")
+
+    def on_started(self, _data: ev.WorkflowStarted) -> None:
+        if self.run.started:
+            self.say("starts_first", "The workflow starts a second time.")
+        self.run.started = True
+
+    def on_ended(self, _data: ev.WorkflowEnded) -> None:
+        assert self.now is not None
+        self.run.ended = self.run.ended or self.now.type
+
+    def on_step(self, data: ev.WorkflowStep) -> None:
+        before = self.run.steps.get(data.step_id)
+        self.run.steps[data.step_id] = data.status
+        self.run.step_types[data.step_id] = data.step_type
+        if data.status == "opened":
+            if before is not None:
+                self.say("step_opened_first", f"Step {data.step_id} is opened again.")
+        elif before in _STEP_ENDS:
+            self.say("step_opened_first", f"Step {data.step_id} ends a second time, as {data.status}.")
+        elif before is None and data.status not in ("skipped", "failed"):
+            self.say("step_opened_first", f"Step {data.step_id} is {data.status} and was never opened.")
+
+    def on_agent(self, data: ev.AgentInvoke) -> None:
+        known = self.run.invocations.get(data.agent_invocation_id)
+        if data.status == "granted":
+            if known is not None:
+                self.say("invocation_granted_first", f"{data.agent_invocation_id} is granted a second time.")
+            if self.run.steps.get(data.step_id) != "opened":
+                self.say("step_opened_first", f"An agent is invoked for step {data.step_id}, which is not open.")
+            self.run.invocations[data.agent_invocation_id] = Invocation(
+                data.step_id, data.allowed_tools, data.expires_at
+            )
+        elif known is None or not known.open:
+            self.say("invocation_granted_first", f"{data.agent_invocation_id} ends and was not open.")
+        else:
+            known.open = False
+
+
+_HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
+    "WORKFLOW_STARTED": _Trace.on_started,
+    "WORKFLOW_STEP": _Trace.on_step,
+    "AGENT_INVOKE": _Trace.on_agent,
+    **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
+}

@@ -1,0 +1,270 @@
+"""The part of the trace validator that follows tool calls: decisions, approvals, grants and effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from charter.model import events as ev
+from charter.model.approval import ApprovalRequest
+
+Say = Callable[[str, str], None]
+
+
+@dataclass(slots=True)
+class Invocation:
+    """An agent's grant for a step."""
+
+    step_id: str
+    allowed_tools: tuple[str, ...]
+    expires_at: str
+    open: bool = True
+
+    def allows(self, tool: str) -> bool:
+        """A name, or a beginning before a final ``*``."""
+        return any(tool == each or (each.endswith("*") and tool.startswith(each[:-1])) for each in self.allowed_tools)
+
+
+@dataclass(slots=True)
+class Run:
+    """The run as far as calls depend on it. ``steps`` holds each step's last status, ``time`` the event's time."""
+
+    started: bool = False
+    ended: str = ""
+    time: str = ""
+    steps: dict[str, str] = field(default_factory=dict)
+    step_types: dict[str, str] = field(default_factory=dict)
+    invocations: dict[str, Invocation] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Approval:
+    request: ApprovalRequest
+    status: str = "pending"
+    approvals: list[ev.ApprovalDecided] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Effect:
+    invoke: ev.ToolInvoke
+    status: str = "running"
+    retry: bool = False
+
+
+@dataclass(slots=True)
+class _Grant:
+    given: ev.GrantGiven
+    left: int
+    revoked: bool = False
+
+
+class Calls:
+    """Follows the calls of one run."""
+
+    def __init__(self, run: Run, say: Say) -> None:
+        self._run, self._say = run, say
+        self._permits: dict[str, bool] = {}  # digest: the last decision permits, and no call has used it
+        self._proposals: dict[str, str] = {}  # id: digest
+        self._ran: dict[str, str] = {}  # proposal: effect
+        self._approvals: dict[str, _Approval] = {}
+        self._effects: dict[str, _Effect] = {}
+        self._grants: dict[str, _Grant] = {}
+
+    def see(self, type_: str, data: Any) -> None:
+        """Read one event of a type that this class follows; others are of no concern."""
+        handler = _HANDLERS.get(type_)
+        if handler is not None:
+            handler(self, data)
+
+    # -- what comes before a call
+
+    def on_proposal(self, data: ev.ProposalMade) -> None:
+        if data.proposal_id in self._proposals:
+            self._say("proposal_used_once", f"{data.proposal_id} is made a second time.")
+        self._proposals[data.proposal_id] = data.digest
+
+    def on_policy(self, data: ev.PolicyDecision) -> None:
+        if data.digest is not None:
+            self._permits[data.digest] = data.verdict == "permit" and data.action == "tool.invoke"
+
+    def on_grant(self, data: ev.GrantGiven) -> None:
+        self._grants[data.grant_id] = _Grant(data, data.bounds.uses)
+
+    def on_revoked(self, data: ev.GrantRevoked) -> None:
+        grant = self._grants.get(data.grant_id)
+        if grant is None:
+            self._say("grant_within_bounds", f"{data.grant_id} is revoked and was never given.")
+        else:
+            grant.revoked = True
+
+    # -- approvals
+
+    def on_asked(self, data: ev.ApprovalRequested) -> None:
+        request = data.request
+        if request.approval_id in self._approvals:
+            self._say("approval_requested_first", f"{request.approval_id} is requested a second time.")
+        if request.step_id not in self._run.steps:
+            self._say("step_opened_first", f"People are asked in step {request.step_id}, which was never opened.")
+        if self._proposals.get(request.proposal_id or "", request.digest) != request.digest:
+            self._say(
+                "approval_same_digest", f"{request.approval_id} is not about what {request.proposal_id} proposes."
+            )
+        self._approvals[request.approval_id] = _Approval(request)
+
+    def on_decided(self, data: ev.ApprovalDecided) -> None:
+        approval = self._approvals.get(data.approval_id)
+        if approval is None:
+            self._say("approval_requested_first", f"{data.approval_id} is decided and was never requested.")
+            return
+        request = approval.request
+        if approval.status != "pending" or self._run.time >= request.expires_at:
+            told = approval.status if approval.status != "pending" else "expired"
+            self._say("approval_not_closed", f"{data.approval_id} is decided when it is {told}.")
+        if data.digest != request.digest:
+            self._say("approval_same_digest", f"{data.approval_id} is decided for another digest than requested.")
+        if data.decided_by_kind != "human" or data.decided_by == request.requested_by:
+            self._say("approval_by_another_person", f"{data.decided_by} may not decide on {data.approval_id}.")
+        if data.decision == "approve":
+            approval.approvals.append(data)
+        if data.status == "approved" and not self._quorum(approval):
+            self._say("approval_quorum", f"{data.approval_id} is approved by fewer people than it asks for.")
+        if data.status not in ("pending", "more_info"):
+            approval.status = data.status
+
+    def _quorum(self, approval: _Approval) -> bool:
+        for item in approval.request.requirements:
+            people = {
+                each.decided_by
+                for each in approval.approvals
+                if (item.role is None or item.role in each.roles)
+                and (not item.channels or each.channel in item.channels)
+            }
+            if len(people) < item.approvers:
+                return False
+        return bool(approval.approvals)
+
+    def on_closed(self, data: ev.ApprovalClosed) -> None:
+        approval = self._approvals.get(data.approval_id)
+        if approval is None:
+            self._say("approval_requested_first", f"{data.approval_id} is closed and was never requested.")
+        elif approval.status not in ("pending", "approved"):
+            self._say("approval_not_closed", f"{data.approval_id} is closed again: it is {approval.status}.")
+        else:
+            approval.status = data.status
+
+    # -- calls
+
+    def on_invoke(self, data: ev.ToolInvoke) -> None:
+        known = self._effects.get(data.effect_id)
+        if known is not None:
+            self._again(known, data)
+            return
+        self._effects[data.effect_id] = _Effect(data)
+        if data.attempt != 1:
+            self._say("effect_attempts", f"{data.effect_id} begins with attempt {data.attempt}.")
+        self._check_context(data)
+        if not self._permits.pop(data.digest, False):
+            self._say("permit_before_call", f"No decision permits this call of {data.tool}.")
+        self._check_proposal(data)
+        for approval_id in data.approval_ids:
+            self._use_approval(approval_id, data)
+        if data.grant_id is not None:
+            self._use_grant(data.grant_id, data)
+
+    def _again(self, effect: _Effect, data: ev.ToolInvoke) -> None:
+        last = effect.invoke
+        if data.attempt != last.attempt + 1:
+            self._say("effect_attempts", f"{data.effect_id} goes from attempt {last.attempt} to {data.attempt}.")
+        same = ("tool", "digest", "proposal_id", "idempotency_key", "definition_hash", "step_id", "agent_invocation_id")
+        if any(getattr(last, name) != getattr(data, name) for name in same):
+            self._say("effect_attempts", f"{data.effect_id} is another call than its first attempt.")
+        recovered = effect.status == "running" and last.idempotent
+        if not (recovered or (effect.status == "in_doubt" and effect.retry)):
+            self._say("effect_attempts", f"{data.effect_id} runs again, and nobody said that it may.")
+        effect.invoke, effect.status, effect.retry = data, "running", False
+
+    def _check_context(self, data: ev.ToolInvoke) -> None:
+        run = self._run
+        if run.steps.get(data.step_id) != "opened":
+            self._say("call_within_step", f"Step {data.step_id} is not open.")
+        if data.agent_invocation_id is None:
+            if run.step_types.get(data.step_id) != "action":
+                self._say("call_within_step", f"No agent was invoked for {data.tool}, and it is no action step.")
+            return
+        invocation = run.invocations.get(data.agent_invocation_id)
+        if invocation is None or not invocation.open or invocation.step_id != data.step_id:
+            self._say("invocation_granted_first", f"{data.agent_invocation_id} is not open in step {data.step_id}.")
+        elif not invocation.allows(data.tool):
+            self._say("invocation_granted_first", f"{data.agent_invocation_id} does not allow {data.tool}.")
+        elif run.time >= invocation.expires_at:
+            self._say("invocation_granted_first", f"{data.agent_invocation_id} expired at {invocation.expires_at}.")
+
+    def _check_proposal(self, data: ev.ToolInvoke) -> None:
+        if data.proposal_id in self._ran:
+            self._say("proposal_used_once", f"{data.proposal_id} runs again, as {data.effect_id}.")
+        if self._proposals.get(data.proposal_id, data.digest) != data.digest:
+            self._say("proposal_used_once", f"The call is not what {data.proposal_id} proposed.")
+        self._ran[data.proposal_id] = data.effect_id
+
+    def _use_approval(self, approval_id: str, data: ev.ToolInvoke) -> None:
+        approval = self._approvals.get(approval_id)
+        if approval is None:
+            self._say("approval_requested_first", f"{approval_id} is used and was never requested.")
+            return
+        if approval.status == "used":
+            self._say("approval_used_once", f"{approval_id} is used a second time, by {data.effect_id}.")
+        elif approval.status != "approved" or self._run.time >= approval.request.expires_at:
+            told = approval.status if approval.status != "approved" else "expired"
+            self._say("approval_not_closed", f"{approval_id} is used when it is {told}.")
+        if approval.request.digest != data.digest:
+            self._say("approval_same_digest", f"{approval_id} was given for another call.")
+        approval.status = "used"
+
+    def _use_grant(self, grant_id: str, data: ev.ToolInvoke) -> None:
+        grant = self._grants.get(grant_id)
+        if grant is None:
+            return  # given for the case, in another workflow's record
+        bounds = grant.given.bounds
+        grant.left -= 1
+        if grant.revoked or grant.left < 0 or self._run.time >= bounds.expires_at or bounds.tool != data.tool:
+            self._say("grant_within_bounds", f"{grant_id} does not cover this call of {data.tool}.")
+
+    # -- what comes after a call
+
+    def _ended(self, effect_id: str, from_: tuple[str, ...], to: str, attempt: int | None = None) -> _Effect | None:
+        effect = self._effects.get(effect_id)
+        if effect is None:
+            self._say("result_once", f"{effect_id} ends and was never begun.")
+            return None
+        if effect.status not in from_ or (attempt is not None and attempt != effect.invoke.attempt):
+            self._say("result_once", f"Attempt {attempt or effect.invoke.attempt} of {effect_id} is not {from_[0]}.")
+        effect.status = to
+        return effect
+
+    def on_result(self, data: ev.ToolResult) -> None:
+        self._ended(data.effect_id, ("running", "in_doubt"), "ended", data.attempt)
+
+    def on_doubt(self, data: ev.EffectInDoubt) -> None:
+        self._ended(data.effect_id, ("running",), "in_doubt", data.attempt)
+
+    def on_resolved(self, data: ev.EffectResolved) -> None:
+        retry = data.resolution == "retry"
+        effect = self._ended(data.effect_id, ("in_doubt",), "in_doubt" if retry else "ended")
+        if effect is not None:
+            effect.retry = retry
+
+
+_HANDLERS: dict[str, Callable[[Calls, Any], None]] = {
+    "PROPOSAL_MADE": Calls.on_proposal,
+    "POLICY_DECISION": Calls.on_policy,
+    "GRANT_GIVEN": Calls.on_grant,
+    "GRANT_REVOKED": Calls.on_revoked,
+    "APPROVAL_REQUESTED": Calls.on_asked,
+    "APPROVAL_DECISION": Calls.on_decided,
+    "APPROVAL_CLOSED": Calls.on_closed,
+    "TOOL_INVOKE": Calls.on_invoke,
+    "TOOL_RESULT": Calls.on_result,
+    "EFFECT_IN_DOUBT": Calls.on_doubt,
+    "EFFECT_RESOLVED": Calls.on_resolved,
+}

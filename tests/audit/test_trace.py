@@ -1,0 +1,309 @@
+"""A governed run's record obeys the rules; whatever breaks one of them is named.
+
+The records come from the real decider, so each mutation below is the smallest lie that a rule must catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from charter.audit.envelope import Envelope, leaf_bytes, parse_leaf
+from charter.audit.findings import Finding
+from charter.audit.trace import TRACE_RULES, validate_trace
+from charter.model.approval import GrantBounds
+from charter.model.commands import GiveGrant
+from charter.model.events import PAYLOADS
+from tests.audit.logs import Event
+from tests.workflows.build import AGENT, ANN, BOB, CAT, Run, asked, effect_of, stored, template
+from tests.workflows.test_stateful import Governed
+
+Trace = list[Envelope]
+
+
+def record(run: Run) -> Trace:
+    """The run's events as they stand in a log."""
+    out = []
+    for index, each in enumerate(run.log):
+        data = stored(each).data.model_dump(mode="json", exclude_defaults=True)
+        made = Event(f"evt_{index}", each.type, each.time, {}, data, "cmd", run.state.workflow_id, None)
+        out.append(parse_leaf(leaf_bytes("default", run.state.workflow_id, 10 + index, index + 1, made)))
+    return out
+
+
+def rules(trace: Trace) -> list[str]:
+    found: tuple[Finding, ...] = validate_trace(trace)
+    assert {each.rule for each in found} <= TRACE_RULES.keys()
+    return [each.rule for each in found]
+
+
+def renumbered(trace: Trace) -> Trace:
+    """As a forger would, so that only the meaning is wrong."""
+    return [replace(each, seq=10 + index, version=index + 1) for index, each in enumerate(trace)]
+
+
+def at(trace: Trace, type_: str, nth: int = 0) -> int:
+    return [index for index, each in enumerate(trace) if each.type == type_][nth]
+
+
+def without(trace: Trace, type_: str, nth: int = 0) -> Trace:
+    index = at(trace, type_, nth)
+    return renumbered([*trace[:index], *trace[index + 1 :]])
+
+
+def twice(trace: Trace, type_: str, nth: int = 0) -> Trace:
+    index = at(trace, type_, nth)
+    return renumbered([*trace[: index + 1], *trace[index:]])
+
+
+def moved(trace: Trace, type_: str, to: int, nth: int = 0) -> Trace:
+    index = at(trace, type_, nth)
+    left = [*trace[:index], *trace[index + 1 :]]
+    return renumbered([*left[:to], trace[index], *left[to:]])
+
+
+def with_data(trace: Trace, type_: str, nth: int = 0, **changes: Any) -> Trace:
+    index = at(trace, type_, nth)
+    return [*trace[:index], replace(trace[index], data={**trace[index].data, **changes}), *trace[index + 1 :]]
+
+
+def with_request(trace: Trace, **changes: Any) -> Trace:
+    request = trace[at(trace, "APPROVAL_REQUESTED")].data["request"]
+    return with_data(trace, "APPROVAL_REQUESTED", request={**request, **changes})
+
+
+def with_time(trace: Trace, type_: str, time: str) -> Trace:
+    index = at(trace, type_)
+    return [*trace[:index], replace(trace[index], time=time), *trace[index + 1 :]]
+
+
+def approved_run() -> Run:
+    """A write that people approve, a payment that needs two, a read, and the end."""
+    run = Run().start()
+    proposal_id, approval_id = asked(run)
+    run.answer(approval_id, by=BOB)
+    run.outcome(effect_of(run.invoke(proposal_id=proposal_id)).effect_id)
+    proposal_id, approval_id = asked(run, "pay", {"amount": "5"})
+    run.answer(approval_id, by=BOB)
+    run.answer(approval_id, by=CAT)
+    run.outcome(effect_of(run.invoke(proposal_id=proposal_id)).effect_id)
+    run.outcome(effect_of(run.invoke("read")).effect_id)
+    run.complete({"done": True})
+    return run
+
+
+def doubtful_run() -> Run:
+    """A write in doubt that a person lets run again, and a read that is recovered."""
+    run = Run().start()
+    proposal_id, approval_id = asked(run)
+    run.answer(approval_id)
+    effect_id = effect_of(run.invoke(proposal_id=proposal_id)).effect_id
+    run.outcome(effect_id, "unknown")
+    run.resolve(effect_id, "retry")
+    run.outcome(effect_id, attempt=2)
+    read = effect_of(run.invoke("read")).effect_id
+    run.recover(read)
+    run.outcome(read, attempt=2)
+    return run
+
+
+def action_run() -> Run:
+    """The workflow's own call."""
+    run = Run(template({"id": "go", "type": "action", "tool": "box__read"}), starter=ANN).start()
+    run.outcome(effect_of(run.run_step("go")).effect_id)
+    return run
+
+
+GOOD = record(approved_run())
+DOUBT = record(doubtful_run())
+ACTION = record(action_run())
+PAST = "2020-01-01T00:00:00.000Z"
+FUTURE = "2999-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("trace", [GOOD, DOUBT, ACTION, GOOD[:9], []], ids=["good", "doubt", "action", "half", "none"])
+def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
+    assert rules(trace) == []
+
+
+CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
+    "no start": ("starts_first", lambda: without(GOOD, "WORKFLOW_STARTED")),
+    "two starts": ("starts_first", lambda: twice(GOOD, "WORKFLOW_STARTED")),
+    "a gap": ("versions_without_gap", lambda: [*GOOD[:3], *GOOD[4:]]),
+    "another workflow's event": ("one_workflow", lambda: [*GOOD[:4], replace(GOOD[4], stream="wf_x"), *GOOD[5:]]),
+    "another tenant's event": ("one_workflow", lambda: [*GOOD[:4], replace(GOOD[4], tenant="x"), *GOOD[5:]]),
+    "an earlier number": ("one_workflow", lambda: [*GOOD[:4], replace(GOOD[4], seq=2), *GOOD[5:]]),
+    "a call after the end": ("nothing_after_the_end", lambda: moved(GOOD, "TOOL_INVOKE", len(GOOD) - 1)),
+    "an answer after the end": ("nothing_after_the_end", lambda: moved(GOOD, "APPROVAL_DECISION", len(GOOD) - 1)),
+    "two ends": ("nothing_after_the_end", lambda: twice(GOOD, "WORKFLOW_COMPLETED")),
+    "a step not opened": ("step_opened_first", lambda: without(GOOD, "WORKFLOW_STEP")),
+    "a step opened twice": ("step_opened_first", lambda: twice(GOOD, "WORKFLOW_STEP")),
+    "a step ended twice": ("step_opened_first", lambda: twice(GOOD, "WORKFLOW_STEP", 1)),
+    "an agent before its step": ("step_opened_first", lambda: moved(GOOD, "AGENT_INVOKE", 1)),
+    "people asked in no step": ("step_opened_first", lambda: with_request(GOOD, step_id="nowhere")),
+    "no agent invoked": ("invocation_granted_first", lambda: without(GOOD, "AGENT_INVOKE")),
+    "an agent invoked twice": ("invocation_granted_first", lambda: twice(GOOD, "AGENT_INVOKE")),
+    "the agent ended before": ("invocation_granted_first", lambda: moved(GOOD, "AGENT_INVOKE", 4, nth=1)),
+    "a tool not allowed": (
+        "invocation_granted_first",
+        lambda: with_data(GOOD, "AGENT_INVOKE", allowed_tools=["box__read", "other__*"]),
+    ),
+    "an expired invocation": ("invocation_granted_first", lambda: with_data(GOOD, "AGENT_INVOKE", expires_at=PAST)),
+    "a call in no step": ("call_within_step", lambda: with_data(ACTION, "TOOL_INVOKE", step_id="nowhere")),
+    "a call of nobody": ("call_within_step", lambda: with_data(GOOD, "TOOL_INVOKE", agent_invocation_id=None)),
+    "no decision": ("permit_before_call", lambda: without(ACTION, "POLICY_DECISION", -1)),
+    "a decision that asks": (
+        "permit_before_call",
+        lambda: with_data(ACTION, "POLICY_DECISION", -1, verdict="require_approval"),
+    ),
+    "a decision about another call": (
+        "permit_before_call",
+        lambda: with_data(ACTION, "POLICY_DECISION", -1, digest="sha256:other"),
+    ),
+    "a decision after the call": (
+        "permit_before_call",
+        lambda: moved(ACTION, "TOOL_INVOKE", at(ACTION, "TOOL_INVOKE") - 1),
+    ),
+    "one decision for two calls": (
+        "permit_before_call",
+        lambda: with_data(twice(ACTION, "TOOL_INVOKE"), "TOOL_INVOKE", 1, effect_id="eff_2", proposal_id="prop_2"),
+    ),
+    "a proposal that runs twice": (
+        "proposal_used_once",
+        lambda: with_data(twice(ACTION, "TOOL_INVOKE"), "TOOL_INVOKE", 1, effect_id="eff_2"),
+    ),
+    "a proposal made twice": ("proposal_used_once", lambda: twice(GOOD, "PROPOSAL_MADE")),
+    "a call that was not proposed": (
+        "proposal_used_once",
+        lambda: with_data(GOOD, "PROPOSAL_MADE", digest="sha256:other"),
+    ),
+    "an attempt skipped": ("effect_attempts", lambda: with_data(DOUBT, "TOOL_INVOKE", 1, attempt=3)),
+    "a second attempt first": ("effect_attempts", lambda: with_data(GOOD, "TOOL_INVOKE", attempt=2)),
+    "another call in the second attempt": (
+        "effect_attempts",
+        lambda: with_data(DOUBT, "TOOL_INVOKE", 1, digest="sha256:other"),
+    ),
+    "a retry that nobody allowed": ("effect_attempts", lambda: without(DOUBT, "EFFECT_RESOLVED")),
+    "a retry of what is not idempotent": (
+        "effect_attempts",
+        lambda: with_data(DOUBT, "TOOL_INVOKE", 2, idempotent=False),
+    ),
+    "two results": ("result_once", lambda: twice(GOOD, "TOOL_RESULT")),
+    "a result of nothing": ("result_once", lambda: with_data(GOOD, "TOOL_RESULT", effect_id="eff_none")),
+    "a result before the call": (
+        "result_once",
+        lambda: moved(ACTION, "TOOL_RESULT", at(ACTION, "TOOL_INVOKE")),
+    ),
+    "a result of another attempt": ("result_once", lambda: with_data(GOOD, "TOOL_RESULT", attempt=2)),
+    "a doubt twice": ("result_once", lambda: twice(DOUBT, "EFFECT_IN_DOUBT")),
+    "a resolution of no doubt": ("result_once", lambda: without(DOUBT, "EFFECT_IN_DOUBT")),
+    "nobody asked": ("approval_requested_first", lambda: without(GOOD, "APPROVAL_REQUESTED")),
+    "asked twice": ("approval_requested_first", lambda: twice(GOOD, "APPROVAL_REQUESTED")),
+    "answered before it was asked": (
+        "approval_requested_first",
+        lambda: moved(GOOD, "APPROVAL_DECISION", at(GOOD, "APPROVAL_REQUESTED")),
+    ),
+    "an approval from nowhere": (
+        "approval_requested_first",
+        lambda: with_data(GOOD, "TOOL_INVOKE", approval_ids=["appr_none"]),
+    ),
+    "asked about something else": ("approval_same_digest", lambda: with_request(GOOD, digest="sha256:other")),
+    "answered about something else": (
+        "approval_same_digest",
+        lambda: with_data(GOOD, "APPROVAL_DECISION", digest="sha256:other"),
+    ),
+    "answered too late": ("approval_not_closed", lambda: with_time(GOOD, "APPROVAL_DECISION", FUTURE)),
+    "answered twice": ("approval_not_closed", lambda: twice(GOOD, "APPROVAL_DECISION")),
+    "used without an answer": ("approval_not_closed", lambda: without(GOOD, "APPROVAL_DECISION")),
+    "used though rejected": ("approval_not_closed", lambda: with_data(GOOD, "APPROVAL_DECISION", status="rejected")),
+    "answered by an agent": (
+        "approval_by_another_person",
+        lambda: with_data(GOOD, "APPROVAL_DECISION", decided_by_kind="agent"),
+    ),
+    "answered by who asked": (
+        "approval_by_another_person",
+        lambda: with_data(GOOD, "APPROVAL_DECISION", decided_by=AGENT.id),
+    ),
+    "one person counted twice": (
+        "approval_quorum",
+        lambda: with_data(GOOD, "APPROVAL_DECISION", 2, decided_by=BOB.id),
+    ),
+    "a role that was not held": ("approval_quorum", lambda: with_data(GOOD, "APPROVAL_DECISION", 2, roles=[])),
+    "an approval used twice": (
+        "approval_used_once",
+        lambda: with_data(GOOD, "TOOL_INVOKE", 2, approval_ids=GOOD[at(GOOD, "TOOL_INVOKE")].data["approval_ids"]),
+    ),
+    "an approval for another call": (
+        "approval_same_digest",
+        lambda: with_data(
+            without(GOOD, "TOOL_INVOKE"),
+            "TOOL_INVOKE",
+            0,
+            approval_ids=GOOD[at(GOOD, "TOOL_INVOKE")].data["approval_ids"],
+        ),
+    ),
+    "an unknown event": ("known_event", lambda: [*GOOD[:4], replace(GOOD[4], type="SOMETHING"), *GOOD[5:]]),
+    "a payload of another shape": ("known_event", lambda: with_data(GOOD, "TOOL_INVOKE", surprise=1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_breaks_a_rule_is_named(name: str) -> None:
+    rule, lie = CASES[name]
+    assert rule in rules(lie())
+
+
+def test_the_first_finding_stands_at_the_event_that_breaks_the_rule() -> None:
+    index = at(ACTION, "TOOL_INVOKE")
+    (found,) = validate_trace(with_data(ACTION, "POLICY_DECISION", -1, verdict="deny"))
+    assert (found.seq, found.event_id) == (ACTION[index].seq, ACTION[index].id)
+    assert "box__read" in found.text
+
+
+def granted_run(uses: int, calls: int) -> Trace:
+    run = Run().start()
+    bounds = GrantBounds(tool="box__read", arguments={}, uses=uses, expires_at=FUTURE)
+    command = GiveGrant(workflow_id=run.state.workflow_id, bounds=bounds, channel="cli")
+    run.decide(command, run.given(BOB, **run.run_facts(BOB, "grant.give")))
+    for _ in range(calls):
+        run.outcome(effect_of(run.invoke("read")).effect_id)
+    trace = record(run)
+    grant_id = trace[at(trace, "GRANT_GIVEN")].data["grant_id"]
+    for nth in range(calls):
+        trace = with_data(trace, "TOOL_INVOKE", nth, grant_id=grant_id)
+    return trace
+
+
+def test_a_standing_grant_covers_so_many_calls_of_its_tool() -> None:
+    assert rules(granted_run(2, 2)) == []
+    assert rules(granted_run(1, 2)) == ["grant_within_bounds"]
+    trace = granted_run(2, 2)
+    bounds = trace[at(trace, "GRANT_GIVEN")].data["bounds"]
+    for changes in ({"tool": "box__write"}, {"expires_at": PAST}):
+        lie = with_data(trace, "GRANT_GIVEN", bounds={**bounds, **changes})
+        assert rules(lie) == ["grant_within_bounds"] * 2
+
+
+def test_every_rule_has_a_lie_that_it_catches() -> None:
+    assert {rule for rule, _ in CASES.values()} | {"grant_within_bounds"} == TRACE_RULES.keys()
+
+
+def test_every_event_type_is_seen_in_some_run() -> None:
+    seen = {each.type for each in [*GOOD, *DOUBT, *ACTION]}
+    assert seen >= {"WORKFLOW_STARTED", "AGENT_INVOKE", "POLICY_DECISION", "TOOL_INVOKE", "WORKFLOW_COMPLETED"}
+    assert seen <= PAYLOADS.keys()
+
+
+class Traced(Governed):
+    """Whatever random people, agents, clocks and crashes do to the decider, its record obeys the rules."""
+
+    def teardown(self) -> None:
+        assert validate_trace(record(self.run)) == ()
+
+
+TestTraced = Traced.TestCase
+TestTraced.settings = settings(Governed.TestCase.settings, max_examples=25)
