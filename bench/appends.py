@@ -21,10 +21,10 @@ from typing import Any
 from charter.store.port import Batch, NewEvent
 from charter.store.sqlite import SqliteStore
 
-CALLERS = (1, 16, 64)
-ROW_BYTES = 400
-ROUNDS = 3
-SECONDS = 0.5
+EACH = {1: 500, 16: 300, 64: 200}
+"""How many appends each of so many callers makes."""
+ROW_BYTES = 384
+ROUNDS = 5
 Append = Callable[[int, int], Awaitable[Any]]
 
 
@@ -81,16 +81,14 @@ def event(caller: int, count: int) -> NewEvent:
 async def measure(append: Append, callers: int) -> dict[str, float]:
     """Rows a second and latencies in ms of so many callers, each with one append under way."""
     taken: list[float] = []
-    begin = time.perf_counter()
-    end = begin + SECONDS
 
     async def call(caller: int) -> None:
-        count = 0
-        while (start := time.perf_counter()) < end:
+        for count in range(EACH[callers]):
+            start = time.perf_counter()
             await append(caller, count)
             taken.append(time.perf_counter() - start)
-            count += 1
 
+    begin = time.perf_counter()
     await asyncio.gather(*(call(caller) for caller in range(callers)))
     elapsed = time.perf_counter() - begin
     taken.sort()
@@ -102,23 +100,21 @@ async def measure(append: Append, callers: int) -> dict[str, float]:
 
 
 async def once(folder: Path, callers: int) -> tuple[dict[str, float], dict[str, float]]:
-    """One side-by-side measurement: the bare writer, then the store."""
+    """One side-by-side measurement, from values in memory to durable: the bare writer, then the store."""
     bare = BareWriter(folder / "bare.db")
     row = b"x" * ROW_BYTES
     try:
         yardstick = await measure(lambda caller, count: bare.append(row), callers)
     finally:
         bare.close()
+    batches = [
+        [Batch("default", f"wf_{caller}", count, (event(caller, count),)) for count in range(EACH[callers])]
+        for caller in range(callers)
+    ]
     store = SqliteStore(folder / "charter.db")
     await store.open()
-
-    events = [(event(caller, 0),) for caller in range(callers)]
-
-    async def append(caller: int, count: int) -> None:
-        await store.append(Batch("default", f"wf_{caller}", count, events[caller]))
-
     try:
-        return yardstick, await measure(append, callers)
+        return yardstick, await measure(lambda caller, count: store.append(batches[caller][count]), callers)
     finally:
         await store.close()
 
@@ -126,7 +122,7 @@ async def once(folder: Path, callers: int) -> tuple[dict[str, float], dict[str, 
 async def run() -> dict[str, Any]:
     """``{callers: {"bare": …, "store": …, "ratio": …}}``, each the median of some rounds."""
     table: dict[str, Any] = {}
-    for callers in CALLERS:
+    for callers in EACH:
         rounds = []
         for _ in range(ROUNDS):
             with tempfile.TemporaryDirectory() as folder:

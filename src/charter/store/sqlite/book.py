@@ -234,7 +234,8 @@ class Book:
             stream.version, stream.last = version, last
             rows.tenants[batch.tenant] = tenant
             rows.streams[number] = stream
-        _collect(batch, rows)
+        if batch.workflow or batch.claims or batch.effects or batch.approvals or batch.sealed:
+            _collect(batch, rows)
         return Appended(first, stream.version)
 
     @staticmethod
