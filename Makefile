@@ -32,7 +32,15 @@ lint: $(STAMP)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
+# The competitors live in an environment of their own, so that Charter's stays what its users have.
+BENCH_STAMP := .venv-bench/.installed
+
+$(BENCH_STAMP): requirements/bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.lock
+	touch $(BENCH_STAMP)
+
+bench: $(STAMP) $(BENCH_STAMP)
 	$(BIN)/python -m bench $(ARGS)
 
 # Pins every dependency with its hashes, for every platform; the file names no registry.
@@ -40,6 +48,8 @@ lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --group dev pyproject.toml -o requirements/dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --group pyproject.toml:bench -o requirements/bench.lock
 
 clean:
-	rm -rf $(VENV) .charter dist build
+	rm -rf $(VENV) .venv-bench .charter dist build

@@ -1,0 +1,169 @@
+"""A run's figures as text for the terminal and as ``docs/benchmarks.md`` with its plots."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.plot import Axis, Series, chart
+from bench.targets import promises
+
+Row = Sequence[str]
+_INTRO = """\
+# Benchmarks
+
+`make bench` measures all of this on your machine, and `make bench ARGS=--docs` writes this page. Ratios matter, not times:
+every figure stands beside its yardstick, measured in turns in the same run.
+
+Each contestant is a process of its own in front of the same upstream process, a trivial tool on the MCP SDK over streamable
+HTTP. The load comes from a raw keep-alive JSON-RPC client that speaks 2026-07-28 (the SDK's own client would be two thirds of
+a call). Rounds A B C, B C A, … spread whatever else the machine does over all; a ratio is taken within each round, and the
+median is shown.
+
+Charter is `charter serve` as `charter init` leaves it: bearer tokens, the shipped policies, argument validation, the record
+on SQLite with `synchronous=FULL`. What a call puts on record before the tool runs is on disk before the tool runs. Each
+caller has a workflow of its own, as agents have.
+"""
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page, from what was measured; what was not measured is not in it."""
+    parts = [_INTRO, _promise_part(results)]
+    parts += [_calls_part(results["calls"])] if "calls" in results else []
+    parts += [_rooms_part(results)]
+    parts += [_growth_part(results["growth"])] if "growth" in results else []
+    parts += [_memory_part(results["memory"])] if "memory" in results else []
+    ran = "; ".join(f"{name} {value}" for name, value in results["machine"].items())
+    return "\n".join(part for part in [*parts, f"Measured on: {ran}.\n"] if part)
+
+
+def text(results: dict[str, Any]) -> str:
+    """The same tables for a terminal."""
+    return markdown(results).removeprefix(_INTRO)
+
+
+def plots(results: dict[str, Any]) -> dict[str, str]:
+    """SVG text by file name."""
+    found = {}
+    if "growth" in results:
+        points = results["growth"]["points"]
+        lines = [
+            Series("Charter", [(point["events"], point["charter_ms"]) for point in points]),
+            Series("bare proxy", [(point["events"], point["bare_ms"]) for point in points]),
+        ]
+        found["growth.svg"] = chart(
+            "A governed call as the log grows", Axis("audit events", log=True), Axis("ms, p50"), lines
+        )
+    if "memory" in results:
+        line = Series("Charter", [(point["calls"], point["rss_mb"]) for point in results["memory"]["points"]])
+        found["memory.svg"] = chart("Memory over governed calls", Axis("calls"), Axis("MiB, resident"), [line])
+    return found
+
+
+def write_docs(results: dict[str, Any], docs: Path) -> None:
+    """``benchmarks.md`` and its plots."""
+    pictures = docs / "benchmarks"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, svg in plots(results).items():
+        (pictures / name).write_text(svg)
+    (docs / "benchmarks.md").write_text(markdown(results))
+
+
+def _table(head: Row, rows: Iterable[Row]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _promise_part(results: dict[str, Any]) -> str:
+    rows = [
+        (
+            item.text,
+            f"{item.value:.2f}{item.unit}",
+            f"{'at most' if item.at_most else 'at least'} {item.target:.2f}{item.unit}",
+            "yes" if item.kept else "**no**",
+        )
+        for item in promises(results)
+    ]
+    return "## Promises\n\n" + _table(("what", "measured", "promised", "kept"), rows) if rows else ""
+
+
+def _calls_part(calls: dict[str, Any]) -> str:
+    parts = ["## A call\n"]
+    for callers, level in calls["levels"].items():
+        rows = [
+            (
+                calls["about"][name],
+                f"{line['p50_ms']:.2f}",
+                f"{line['p99_ms']:.2f}",
+                f"{line['per_second']:,.0f}",
+                f"{line['cpu_ms']:.2f}",
+                f"{line['x_p50']:.2f}" if "x_p50" in line else "",
+                f"{line['x_rate']:.2f}" if "x_rate" in line else "",
+                f"{line['upstream_requests']:.2f}",
+            )
+            for name, line in level.items()
+        ]
+        head = ("through", "p50 ms", "p99 ms", "calls/s", "CPU ms", "p50 / bare", "calls/s / bare", "upstream requests")
+        parts.append(f"{callers} at once:\n\n" + _table(head, rows))
+    parts += [f"Not measured: {name}, {why}.\n" for name, why in calls["missing"].items()]
+    return "\n".join(parts)
+
+
+def _rooms_part(results: dict[str, Any]) -> str:
+    rows: list[Row] = []
+    if "decisions" in results:
+        item = results["decisions"]
+        rows.append(
+            ("a decision, µs p50", f"{item['evaluate_p50_us']}", f"{item['bare_p50_us']}", f"{item['ratio_p50']:.2f}")
+        )
+    for callers, item in results.get("appends", {}).items():
+        ours, bare = item["store"]["per_second"], item["bare"]["per_second"]
+        rows.append((f"durable appends/s, {callers} writers", f"{ours:,.0f}", f"{bare:,.0f}", f"{item['ratio']:.2f}"))
+    if "verification" in results:
+        item = results["verification"]
+        bare = item["per_second"]["hashing"]
+        names = {
+            "shallow": "verification, events/s",
+            "deep": "… and each leaf canonical",
+            "from_disk": "… read from the store",
+        }
+        for name, label in names.items():
+            rows.append((label, f"{item['per_second'][name]:,.0f}", f"{bare:,.0f}", f"{item['ratio'][name]:.2f}"))
+    head = ("what", "Charter", "yardstick", "Charter / yardstick")
+    note = "Yardsticks: the Cedar passes alone, parsed beforehand; a bare group-commit writer; SHA-256 over the stored bytes.\n"
+    return f"## Rooms\n\n{_table(head, rows)}\n{note}" if rows else ""
+
+
+def _growth_part(growth: dict[str, Any]) -> str:
+    rows = [
+        (f"{p['events']:,}", f"{p['charter_ms']:.2f}", f"{p['bare_ms']:.2f}", f"{p['x_p50']:.2f}", f"{p['rss_mb']:.0f}")
+        for p in growth["points"]
+    ]
+    head = ("audit events", "Charter, ms p50", "bare proxy, ms p50", "ratio", "MiB")
+    return "## As the log grows\n\n![Cost of a call over the size of the log](benchmarks/growth.svg)\n\n" + _table(
+        head, rows
+    )
+
+
+def _memory_part(memory: dict[str, Any]) -> str:
+    last = memory["points"][-1]
+    said = (
+        f"{last['calls']:,} calls by 16 callers, a new workflow every 100 calls: {last['rss_mb']:.0f} MiB at the end, "
+    )
+    said += f"{memory['growth_mb']:+.1f} MiB since call {memory['since_calls']:,}.\n"
+    return f"## Memory\n\n![Resident memory over calls](benchmarks/memory.svg)\n\n{said}"

@@ -1,0 +1,73 @@
+"""What the project promises of its speed, each promise with the figure of a run that keeps it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+P50_OVER_BARE = 1.35
+RATE_OF_BARE = 0.75
+DECISION_OVER_PASSES = 1.5
+APPENDS_OF_BARE = 1 / 3
+VERIFY_OF_HASHING = 1 / 5
+GROWTH = 1.25
+MEMORY_MB = 16.0
+RIVALS = ("airlock", "fastmcp-reused", "fastmcp-default")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """``value`` against ``target``; ``at_most`` says which side is good."""
+
+    text: str
+    value: float
+    target: float
+    at_most: bool
+    unit: str = "×"
+
+    @property
+    def kept(self) -> bool:
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+
+def promises(results: dict[str, Any]) -> Iterator[Promise]:
+    """All promises that this run has figures for."""
+    if "calls" in results:
+        yield from _calls(results["calls"]["levels"])
+    if "decisions" in results:
+        ratio = results["decisions"]["ratio_p50"]
+        yield Promise("a decision, over its bare Cedar passes", ratio, DECISION_OVER_PASSES, True)
+    if "appends" in results:
+        ratio = results["appends"]["64"]["ratio"]
+        yield Promise("appends at 64 writers, of a bare group-commit writer", ratio, APPENDS_OF_BARE, False)
+    if "verification" in results:
+        ratio = results["verification"]["ratio"]["shallow"]
+        yield Promise("verification, of plainly hashing the bytes again", ratio, VERIFY_OF_HASHING, False)
+    if "growth" in results:
+        events = results["growth"]["points"][-1]["events"]
+        text = f"a call at {events:,} events, over one at {results['growth']['points'][0]['events']:,}"
+        yield Promise(text, results["growth"]["x_growth"], GROWTH, True)
+    if "memory" in results:
+        memory = results["memory"]
+        text = f"memory gained from call {memory['since_calls']:,} to {memory['points'][-1]['calls']:,}"
+        yield Promise(text, memory["growth_mb"], MEMORY_MB, True, " MiB")
+
+
+def _calls(levels: dict[str, Any]) -> Iterator[Promise]:
+    for callers, level in levels.items():
+        ours = level.get("charter")
+        if ours is None:
+            continue
+        if callers == "1":
+            yield Promise("a governed call alone, p50 over the bare proxy", ours["x_p50"], P50_OVER_BARE, True)
+        else:
+            text = f"governed calls/s at {callers} at once, of the bare proxy's"
+            yield Promise(text, ours["x_rate"], RATE_OF_BARE, False)
+        for rival in RIVALS:
+            if rival in level:
+                ratio = ours["per_second"] / level[rival]["per_second"]
+                yield Promise(f"governed calls/s at {callers} at once, over {rival}'s", ratio, 1.0, False)
+        if callers == "1":
+            requests = ours["upstream_requests"]
+            yield Promise("upstream requests a governed call", requests, 1.0, True, "")
