@@ -100,6 +100,14 @@ async def test_the_upstream_sees_the_idempotency_key_and_the_trace_but_no_client
     assert len(calls(world.state)) == 1
 
 
+async def test_an_argument_that_a_gateway_routes_by_travels_as_a_header(world: World) -> None:
+    outcome = await world.runner.run(effect(world.tool("region"), region="eu-1"))
+    assert outcome.content[0]["text"] == "eu-1", outcome
+    headers = calls(world.state)[-1]["headers"]
+    if headers.get("mcp-protocol-version") == "2026-07-28":
+        assert headers["mcp-param-region"] == "eu-1"
+
+
 async def test_a_tool_that_fails_has_answered(world: World) -> None:
     outcome = await world.runner.run(effect(world.tool("refuse")))
     assert (outcome.status, outcome.is_error, outcome.error_code) == ("succeeded", True, None)

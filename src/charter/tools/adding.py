@@ -13,7 +13,7 @@ from charter.manifests.arguments import compile_schema
 from charter.manifests.definitions import definition_hash, propose_manifest
 from charter.manifests.tool_files import HttpConnection, StdioConnection, UpstreamManifest
 from charter.model.base import JsonObject
-from charter.model.tool import ToolManifest
+from charter.model.tool import DryRun, ToolManifest
 from charter.tools.connecting import Hooks, Sources, Stderr, open_client
 from charter.tools.upstream import MAX_PAGES, describe
 
@@ -66,8 +66,7 @@ def propose(
             tools.append(propose_manifest(server, tool))
         except Exception as error:
             left_out.append(f"{tool['name']}: {describe(error)}")
-    tools = _with_previews(tools)
-    return UpstreamManifest(server=server, connection=connection, tools=tuple(tools)), tuple(left_out)
+    return UpstreamManifest(server=server, connection=connection, tools=_with_previews(tools)), tuple(left_out)
 
 
 def repin(manifest: ToolManifest, offered: Mapping[str, Any]) -> ToolManifest:
@@ -84,19 +83,18 @@ def repin(manifest: ToolManifest, offered: Mapping[str, Any]) -> ToolManifest:
     )
 
 
-def _with_previews(tools: list[ToolManifest]) -> list[ToolManifest]:
+def _with_previews(tools: list[ToolManifest]) -> tuple[ToolManifest, ...]:
     """``preview_X`` or ``dry_run_X`` without side effects and with the same arguments is proposed as X's dry run."""
     by_name = {tool.upstream_name: tool for tool in tools}
-    out: list[ToolManifest] = []
-    for tool in tools:
-        for prefix in ("preview_", "dry_run_"):
-            preview = by_name.get(prefix + tool.upstream_name)
-            if preview is not None and preview.side_effects == "none" and _same_arguments(preview, tool):
-                tool = tool.model_copy(update={"dry_run": {"tool": preview.upstream_name, "arguments": {}}})  # noqa: PLW2901
-                tool = ToolManifest.model_validate(tool.model_dump())  # noqa: PLW2901
-                break
-        out.append(tool)
-    return out
+    return tuple(_with_preview(tool, by_name) for tool in tools)
+
+
+def _with_preview(tool: ToolManifest, by_name: Mapping[str, ToolManifest]) -> ToolManifest:
+    for prefix in ("preview_", "dry_run_"):
+        preview = by_name.get(prefix + tool.upstream_name)
+        if preview is not None and preview.side_effects == "none" and _same_arguments(preview, tool):
+            return tool.model_copy(update={"dry_run": DryRun(tool=preview.upstream_name)})
+    return tool
 
 
 def _same_arguments(one: ToolManifest, other: ToolManifest) -> bool:

@@ -54,8 +54,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         body = await self._body(request, response)
         if isinstance(body, httpx2.Response):
             return body
-        if kind != "application/json" and (refusal := _refusal(status)):
-            return _rpc_error(request, *refusal)
+        if kind != "application/json" and (why := refusal(status)):
+            return _rpc_error(request, *why)
         headers = [(key, value) for key, value in response.headers.multi_items() if key != "content-length"]
         return httpx2.Response(status, headers=headers, content=body, request=request)
 
@@ -100,7 +100,7 @@ def _stream(response: httpx2.Response) -> httpx2.AsyncByteStream:
     return response.stream
 
 
-def _refusal(status: int) -> tuple[int, str] | None:
+def refusal(status: int) -> tuple[int, str] | None:
     """What an HTTP status without a JSON-RPC body means: a 4xx or a redirect was not taken up, a 5xx may have been."""
     if status < HTTPStatus.MULTIPLE_CHOICES:
         return None

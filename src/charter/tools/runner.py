@@ -7,8 +7,13 @@ the upstream, never more: no listing, no retry. The pin is looked at once more j
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
+
+from opentelemetry.context import attach, detach
+from opentelemetry.propagate import extract
+from opentelemetry.trace import get_current_span
 
 from charter.manifests.definitions import governed_name
 from charter.manifests.plain_text import plain
@@ -17,8 +22,8 @@ from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
 from charter.model.tool import ToolManifest
 from charter.tools.failures import CallError
+from charter.tools.http_lane import Progress
 from charter.tools.registry import Entry, Registry
-from charter.tools.upstream import Progress
 
 IDEMPOTENCY_KEY: Final = "io.charter/idempotency-key"
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
@@ -57,7 +62,7 @@ class Runner:
             return _simulated(effect)
         try:
             entry = self._checked(effect.tool)
-            with _Guarded(progress) as relay:
+            with _within(trace), _Guarded(progress) as relay:
                 raw = await entry.upstream.call(
                     effect.tool.upstream_name,
                     effect.arguments,
@@ -103,6 +108,19 @@ class Runner:
         if entry.unavailable is not None:
             raise CallError("not_run", "upstream_unavailable", f"{pinned.name}: {entry.unavailable}.")
         return entry
+
+
+@contextmanager
+def _within(trace: Mapping[str, str] | None) -> Iterator[None]:
+    """Make the caller's trace the parent of the upstream's span, where no span of this process is active."""
+    if not trace or get_current_span().get_span_context().is_valid:
+        yield
+        return
+    token = attach(extract(trace))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 class _Guarded:

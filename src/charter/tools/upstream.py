@@ -8,7 +8,7 @@ as anything but a clean :class:`~charter.tools.failures.CallError`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -22,13 +22,13 @@ from pydantic import RootModel, ValidationError
 from charter.errors import CharterError
 from charter.manifests.definitions import definition_of
 from charter.manifests.plain_text import one_line
-from charter.manifests.tool_files import UpstreamManifest
+from charter.manifests.tool_files import HttpConnection, UpstreamManifest
 from charter.model.base import JsonObject
 from charter.model.canonical import digest
-from charter.tools.connecting import Hooks, Sources, Stderr, open_client
+from charter.tools.connecting import CLIENT_INFO, Hooks, Sources, Stderr, open_client, resolve_headers
 from charter.tools.failures import CallError, from_rpc
+from charter.tools.http_lane import HttpLane, Progress
 
-Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 State = Literal["connecting", "ready", "down", "stopped"]
 
 MAX_PAGES: Final = 100
@@ -104,6 +104,7 @@ class Upstream:
         self.stderr = Stderr()
         self._sources, self._on_listed, self._pace = sources, on_listed, pace
         self._session: ClientSession | None = None
+        self._lane: HttpLane | None = None
         self._signals = _Signals()
         self._slots = anyio.Semaphore(manifest.concurrency, max_value=manifest.concurrency, fast_acquire=True)
         self._ready = anyio.Event()
@@ -159,6 +160,8 @@ class Upstream:
             async with self._slots:
                 session = self._live_session()
                 sent = True
+                if self._lane is not None:
+                    return await self._lane.call(params, progress)
                 return await _send(session, params, progress)
         if not sent:
             raise CallError("not_run", "upstream_busy", f"{self.manifest.server} has no free place for another call.")
@@ -178,6 +181,7 @@ class Upstream:
             async with open_client(self.manifest, self._sources, hooks, self.stderr) as client:
                 connecting.deadline = float("inf")
                 self.era = client.protocol_version
+                self._lane = self._open_lane(client.protocol_version)
                 try:
                     await self._list(client.session)
                     self._session = client.session
@@ -186,7 +190,23 @@ class Upstream:
                     await self._keep(client)
                 finally:
                     self._session = None
+                    if self._lane is not None:
+                        self._lane.close()
         return True
+
+    def _open_lane(self, version: str) -> HttpLane | None:
+        """The direct road for calls, where the protocol needs no session; None otherwise."""
+        connection = self.manifest.connection
+        if not isinstance(connection, HttpConnection) or version not in MODERN_PROTOCOL_VERSIONS:
+            return None
+        return HttpLane(
+            connection.url,
+            resolve_headers(self.manifest.server, connection, self._sources),
+            version=version,
+            client_info=CLIENT_INFO,
+            max_bytes=self.manifest.max_result_bytes,
+            on_trouble=self._signals.look,
+        )
 
     async def _keep(self, client: Client) -> None:
         """List again on every change, trouble or long silence, until the connection is lost or does not answer."""
@@ -234,6 +254,8 @@ class Upstream:
                 cursor = page.next_cursor
                 if not cursor or len(found) > MAX_TOOLS:
                     break
+        if self._lane is not None:
+            self._lane.learn({name: offered.tool for name, offered in found.items()})
         changed = found != self.offered or not self.listed
         self.offered, self.listed = found, True
         if changed:

@@ -18,7 +18,7 @@ import mcp_types as types
 from mcp import MCPError
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(64))).decode()
 WAV = base64.b64encode(b"RIFF" + bytes(range(64))).decode()
@@ -86,6 +86,12 @@ def build(state: Path) -> MCPServer[Any]:  # noqa: C901 - one registration after
             note(ctx, "slow", event="cancelled")
             raise
         return "done"
+
+    @server.tool()
+    def region(region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})], ctx: Ctx) -> str:
+        """An argument that also travels as a header, so that gateways can route by it."""
+        note(ctx, "region")
+        return region
 
     @server.tool()
     def refuse() -> str:
