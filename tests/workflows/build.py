@@ -123,6 +123,7 @@ class Run:
     instance: str = "srv_1"
     dry_run: bool = False
     sensitive: bool = False
+    server: str = "box"
 
     # -- around the decider
 
@@ -164,7 +165,7 @@ class Run:
         grant_id: str | None = None,
     ) -> Call:
         """A prepared call."""
-        manifest = self.tools[f"box__{name}"]
+        manifest = self.tools[f"{self.server}__{name}"]
         found = self.state.invocations.get(invocation or "")
         step = step_id or (found.step_id if found else "")
         approval = self.state.approvals.get(proposal.approval_id or "") if proposal else None
@@ -216,7 +217,7 @@ class Run:
         command = cmd.ProposeAction(
             workflow_id=self.state.workflow_id,
             agent_invocation_id=invocation,
-            tool=f"box__{name}",
+            tool=f"{self.server}__{name}",
             arguments=arguments,
             reason=reason,
         )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from charter.workflows.expressions import ExpressionError, compiled, condition, evaluate, expressions_in, render
+from charter.model.placeholders import expressions_in
+from charter.workflows.expressions import ExpressionError, compiled, condition, evaluate, render
 
 SCOPE: dict[str, Any] = {
     "trigger": {"n": 5, "text": "5", "none": None, "deep": {"list": [1, 2, 3]}, "evil": "{{ trigger.n }}"},

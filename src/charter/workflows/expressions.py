@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 from cel_expr_python import cel
 
 from charter.errors import InvalidInput
+from charter.model import placeholders
 from charter.model.canonical import MAX_DEPTH
 
 MAX_SOURCE = 500
 VARIABLES = ("trigger", "steps", "workflow")
-_VALUE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STEPS = re.compile(r"\bsteps\b")
 # steps.name, steps["name"], steps['name']; not a call such as steps.all(…), which reads them all.
@@ -52,6 +52,15 @@ def compiled(source: str) -> Any:
             f"The expression {source!r} does not compile: {str(error).splitlines()[0][:200]}",
             next_step=f"Use CEL over {', '.join(VARIABLES)}.",
         ) from None
+
+
+def problem(source: str) -> str | None:
+    """Why ``source`` does not compile, or None: for the validator of templates."""
+    try:
+        compiled(source)
+    except ExpressionError as error:
+        return error.message
+    return None
 
 
 def _checked_depth(value: Any, depth: int = 0) -> None:
@@ -122,14 +131,10 @@ def render(value: Any, scope: dict[str, Any]) -> Any:
         return [render(item, scope) for item in value]
     if not isinstance(value, str) or "{{" not in value:
         return value
-    if (whole := _whole(value)) is not None:
-        return evaluate(whole, scope)
-    return _VALUE.sub(lambda match: as_text(evaluate(match.group(1).strip(), scope)), value)
-
-
-def _whole(text: str) -> str | None:
-    found = _VALUE.fullmatch(text.strip())
-    return found.group(1).strip() if found and "{{" not in found.group(1) else None
+    source = placeholders.whole(value)
+    if source is not None:
+        return evaluate(source, scope)
+    return placeholders.fill(value, lambda source: as_text(evaluate(source, scope)))
 
 
 def as_text(value: Any) -> str:
@@ -141,15 +146,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return value if isinstance(value, str) else str(value)
-
-
-def expressions_in(value: Any) -> list[str]:
-    """Every ``{{ }}`` source in a JSON value, for validation."""
-    if isinstance(value, dict):
-        return [source for item in value.values() for source in expressions_in(item)]
-    if isinstance(value, list | tuple):
-        return [source for item in value for source in expressions_in(item)]
-    if not isinstance(value, str):
-        return []
-    whole = _whole(value)
-    return [match.strip() for match in _VALUE.findall(value)] if whole is None else [whole]

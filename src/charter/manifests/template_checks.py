@@ -1,0 +1,266 @@
+"""What is wrong with a template before it runs: everything that would fail at run time and can be known now.
+
+CEL is compiled by the function that is handed in, since the rooms of the pure floor do not import each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from charter.errors import CharterError
+from charter.manifests.arguments import compile_schema
+from charter.model.base import JsonObject
+from charter.model.placeholders import expressions_in
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, Step, Template
+
+MAX_STEPS: Final = 100
+CheckExpression = Callable[[str], str | None]
+"""Compiles one CEL source; None, or what is wrong with it. ``workflows.expressions.problem`` is one."""
+
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
+_STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\w*)\.?(\w*)""")
+_STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
+_TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``where`` is a JSON pointer into the template; ``line`` is known when it came from a file."""
+
+    level: Literal["error", "warning"]
+    where: str
+    text: str
+    mend: str
+    line: int | None = None
+
+    def at(self, line: int) -> Finding:
+        """The same finding with its line."""
+        return replace(self, line=line)
+
+
+def validate(
+    template: Template,
+    *,
+    tools: Collection[str] | None = None,
+    roles: Collection[str] | None = None,
+    check_expression: CheckExpression | None = None,
+    strict: bool = False,
+) -> list[Finding]:
+    """What is wrong, in the order of the steps; empty when nothing is.
+
+    ``tools`` and ``roles`` are those of the installation, None when they are not known. What only an installation can
+    resolve is a warning, and an error when ``strict``. Errors would fail at run time; warnings might.
+    """
+    graph = _Graph(template)
+    found = [*_schemas(template), *graph.findings()]
+    found += _installed(template, tools, roles, "error" if strict else "warning")
+    if not any(item.level == "error" for item in graph.findings()):
+        for pointer, source, step in _sources(template):
+            problem = check_expression(source) if check_expression else None
+            if problem is not None:
+                found.append(
+                    Finding("error", pointer, problem, "Correct the expression; it is CEL, see docs/workflows.md.")
+                )
+            else:
+                found += _references(template, graph, pointer, source, step)
+    return sorted(found, key=lambda item: _position(item.where))
+
+
+def _position(pointer: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in pointer.split("/")]
+
+
+# -- the graph of steps
+
+
+class _Graph:
+    """Who waits for whom. ``before[id]`` are all steps that are over when the step opens."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.ids = [step.id for step in template.steps]
+        self.needs = {step.id: template.needs_of(index) for index, step in enumerate(template.steps)}
+        self.before: dict[str, set[str]] = {}
+        waiting = dict(self.needs)
+        while ready := [key for key, needs in waiting.items() if all(need in self.before for need in needs)]:
+            for key in ready:
+                needs = waiting.pop(key)
+                self.before[key] = set(needs).union(*(self.before[need] for need in needs))
+
+    def findings(self) -> Iterator[Finding]:
+        if len(self.ids) > MAX_STEPS:
+            yield Finding("error", "/steps", f"more than {MAX_STEPS} steps", "Split the work over several templates.")
+        for index, step in enumerate(self.template.steps):
+            where = f"/steps/{index}"
+            if step.id in self.ids[:index]:
+                yield Finding("error", f"{where}/id", f"two steps are called {step.id!r}", "Give each step its own id.")
+            elif unknown := [need for need in self.needs[step.id] if need not in self.ids]:
+                mend = f"Name steps of this template: {', '.join(self.ids)}."
+                yield Finding("error", f"{where}/needs", f"there is no step {unknown[0]!r}", mend)
+            elif step.id not in self.before:
+                yield self._never(index, step.id)
+
+    def _never(self, index: int, step_id: str) -> Finding:
+        cycle = self._cycle(step_id)
+        where = f"/steps/{index}" + ("/needs" if self.template.steps[index].needs is not None else "")
+        if step_id in cycle:
+            text = f"the step waits for itself: {' -> '.join([*cycle, cycle[0]])}"
+        else:
+            text = f"the step can never open: it waits for {self.needs[step_id][0]!r}, which never ends"
+        return Finding("error", where, text, "Take one of the needs out.")
+
+    def _cycle(self, start: str) -> list[str]:
+        path: list[str] = []
+        step = start
+        while step not in path:
+            path.append(step)
+            blocked = [need for need in self.needs.get(step, ()) if need not in self.before and need in self.needs]
+            if not blocked:
+                return []
+            step = blocked[0]
+        return path[path.index(step) :]
+
+
+# -- schemas, tools, roles
+
+
+def _schemas(template: Template) -> Iterator[Finding]:
+    yield from _schema(template.input_schema, "/input")
+    if template.input_schema.get("type", "object") != "object":
+        yield Finding("error", "/input/type", "the input is always an object", "Write `type: object`.")
+    for index, step in enumerate(template.steps):
+        if isinstance(step, AgentStep) and step.output_schema is not None:
+            yield from _schema(step.output_schema, f"/steps/{index}/output_schema")
+        if isinstance(step, ApprovalStep) and not step.requirements:
+            mend = "Leave `requirements` out for one person, or say how many of which role."
+            yield Finding("error", f"/steps/{index}/requirements", "nobody is asked", mend)
+
+
+def _schema(schema: JsonObject, where: str) -> Iterator[Finding]:
+    try:
+        compile_schema(schema, what="The schema")
+    except CharterError as error:
+        yield Finding("error", where, error.message, error.next_step)
+
+
+def _installed(
+    template: Template, tools: Collection[str] | None, roles: Collection[str] | None, level: Literal["error", "warning"]
+) -> Iterator[Finding]:
+    for index, step in enumerate(template.steps):
+        where = f"/steps/{index}"
+        if isinstance(step, ActionStep) and tools is not None and step.tool not in tools:
+            text = f"there is no governed tool {step.tool!r} here"
+            yield Finding(
+                level, f"{where}/tool", text, "Add its upstream with `charter upstream add`, or correct the name."
+            )
+        if isinstance(step, AgentStep):
+            yield from _patterns(step, where, tools, level)
+        if roles is not None:
+            yield from _roles(step, where, roles, level)
+
+
+def _patterns(
+    step: AgentStep, where: str, tools: Collection[str] | None, level: Literal["error", "warning"]
+) -> Iterator[Finding]:
+    for number, pattern in enumerate(step.allowed_tools):
+        place = f"{where}/allowed_tools/{number}"
+        if "*" in pattern[:-1]:
+            mend = "Write the whole name, or its beginning and a * at the end."
+            yield Finding("error", place, f"{pattern!r} has a * before its end", mend)
+        elif tools is not None and not any(_matches(pattern, tool) for tool in tools):
+            text = f"{pattern!r} matches no governed tool here"
+            yield Finding(level, place, text, "Add the upstream, correct the name, or take it out.")
+
+
+def _matches(pattern: str, tool: str) -> bool:
+    return tool.startswith(pattern[:-1]) if pattern.endswith("*") else tool == pattern
+
+
+def _roles(step: Step, where: str, roles: Collection[str], level: Literal["error", "warning"]) -> Iterator[Finding]:
+    named: list[tuple[str, str]] = []
+    if isinstance(step, AgentStep) and step.agent and step.agent.startswith("role:"):
+        named.append((f"{where}/agent", step.agent[5:]))
+    if isinstance(step, ApprovalStep):
+        named += [
+            (f"{where}/requirements/{number}/role", item.role)
+            for number, item in enumerate(step.requirements)
+            if item.role
+        ]
+    for place, role in named:
+        if role not in roles:
+            yield Finding(level, place, f"nobody here has the role {role!r}", "Give it to somebody, or name another.")
+
+
+# -- expressions
+
+
+def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
+    """Pointer, CEL source, and the step that it belongs to (None for the output)."""
+    for index, step in enumerate(template.steps):
+        where = f"/steps/{index}"
+        if step.condition is not None:
+            yield f"{where}/if", step.condition, step
+        texts: dict[str, Any] = {}
+        if isinstance(step, AgentStep):
+            texts = {"instructions": step.instructions}
+        elif isinstance(step, ActionStep):
+            texts = {"arguments": step.arguments}
+        elif isinstance(step, ApprovalStep):
+            texts = {"question": step.question, "show": step.show}
+        for name, value in texts.items():
+            for source in expressions_in(value):
+                yield f"{where}/{name}", source, step
+    for source in expressions_in(template.output):
+        yield "/output", source, None
+
+
+def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
+    bare = _TEXT.sub('""', source)
+    asked = f"{source} {step.condition}" if step is not None and step.condition else source
+    for name in dict.fromkeys(_TRIGGER.findall(bare)):
+        yield from _field(template.input_schema, name, f"trigger.{name}", asked, where, "the input")
+    keyed = [(double or single, part, name) for double, single, part, name in _STEP_KEY.findall(source)]
+    for named in dict.fromkeys([*keyed, *_STEP_NAME.findall(bare)]):
+        if f"has(steps.{named[0]})" not in asked:
+            yield from _step_reference(template, graph, where, asked, step, named)
+
+
+def _step_reference(
+    template: Template, graph: _Graph, where: str, asked: str, step: Step | None, named: tuple[str, str, str]
+) -> Iterator[Finding]:
+    ref, part, name = named
+    if ref not in graph.ids:
+        yield Finding("error", where, f"there is no step {ref!r}", f"Steps here are: {', '.join(graph.ids)}.")
+    elif step is not None and ref not in graph.before[step.id]:
+        mend = f"Add {ref!r} to the needs of step {step.id!r}, or of a step that it needs."
+        yield Finding("error", where, f"step {ref!r} may not be over when step {step.id!r} reads it", mend)
+    elif part == "output" and name:
+        yield from _output_field(template.steps[graph.ids.index(ref)], name, where, asked)
+
+
+def _output_field(target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
+    ref = target.id
+    skipped = target.condition is not None or (isinstance(target, ActionStep) and target.on_failure == "skip")
+    if skipped and ".status" not in asked:
+        mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
+        yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)
+    if isinstance(target, AgentStep) and target.output_schema is not None:
+        what = f"the output of step {ref!r}"
+        yield from _field(target.output_schema, name, f"steps.{ref}.output.{name}", asked, where, what)
+
+
+def _field(schema: JsonObject, name: str, path: str, asked: str, where: str, what: str) -> Iterator[Finding]:
+    """A field that the schema does not have, or need not have; ``asked`` is where a ``has(…)`` may stand."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return
+    if name not in properties:
+        level: Literal["error", "warning"] = "error" if schema.get("additionalProperties") is False else "warning"
+        known = ", ".join(properties) or "none"
+        yield Finding(level, where, f"{what} has no field {name!r}", f"Its schema knows: {known}.")
+    elif name not in (schema.get("required") or ()) and f"has({path})" not in asked:
+        mend = f"Make it required in the schema, or write has({path}) ? … : …"
+        yield Finding("warning", where, f"{what} need not have {name!r}", mend)
