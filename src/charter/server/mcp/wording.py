@@ -1,0 +1,66 @@
+"""Replies in a few words, for models and clients that read only text. Everything needed to go on is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import orjson
+
+from charter.model.reply import Decided, ProposalView, ToolView, WorkflowContext
+from charter.workflows.calls import who
+
+
+def workflow(reply: WorkflowContext) -> str:
+    """Where a run is and what to do now."""
+    lines = [f"Workflow {reply.workflow_id} ({reply.template}): {reply.status}."]
+    if reply.dry_run:
+        lines.append("It is a dry run: nothing is executed.")
+    for item in reply.invocations:
+        lines.append(
+            f"agent_invocation_id {item.agent_invocation_id} for step {item.step_id!r}, {item.calls_left} calls left, until "
+            f"{item.expires_at}. Allowed tools: {', '.join(item.allowed_tools) or 'none'}."
+        )
+        if item.instructions:
+            lines.append(f"Instructions: {item.instructions}")
+        if item.output_schema is not None:
+            lines.append(f"complete_step wants output by this schema: {_json(item.output_schema)}")
+    lines += [f"Waits for {item.what} ({item.who}): {item.detail}" for item in reply.blocked_by if item.what != "agent"]
+    if reply.reason:
+        lines.append(f"Reason: {reply.reason}")
+    if reply.output is not None:
+        lines.append(f"Output: {_json(reply.output)}")
+    return "\n".join([*lines, f"Next: {reply.next_step}"])
+
+
+def proposal(reply: ProposalView) -> str:
+    """A proposal and its decision."""
+    lines = [f"Proposal {reply.proposal_id} for {reply.tool}: {reply.decision}. {reply.reason}"]
+    if reply.requirements and reply.decision == "require_approval":
+        lines.append(f"Who must agree: {who(reply.requirements)}.")
+    if reply.approval_id:
+        until = f", open until {reply.expires_at}" if reply.expires_at else ""
+        lines.append(f"Approval {reply.approval_id}: {reply.approval_status}{until}.")
+    return "\n".join([*lines, f"Next: {reply.next_step}"])
+
+
+def tools(views: Iterable[ToolView]) -> str:
+    """The tools with their schemas; a client that passes only text on to its model still gets everything."""
+    lines = []
+    for view in views:
+        needs = {"not_needed": "runs at once", "needed": "needs approval", "unavailable": "unavailable now"}
+        note = f" {view.note}" if view.note else ""
+        lines.append(
+            f"- {view.name} (risk {view.risk}, {needs.get(view.approval, 'may need approval')}): {view.description}{note}\n"
+            f"  input_schema: {_json(view.input_schema)}"
+        )
+    return "\n".join(lines) or "This step allows no tools that you may use. Call complete_step when its work is done."
+
+
+def decided(reply: Decided) -> str:
+    """What became of an approval."""
+    text = f"Approval {reply.approval_id}: {reply.decision}, now {reply.status}."
+    return f"{text} {reply.next_step}".strip()
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, default=str).decode()
