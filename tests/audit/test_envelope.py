@@ -110,3 +110,12 @@ def test_an_event_without_canonical_form_is_refused() -> None:
     for bad in ("\ud800",):
         with pytest.raises(InvalidInput):
             leaf_bytes("t", bad, 0, 1, event(0))
+
+
+def test_the_deepest_data_that_is_taken_reads_back() -> None:
+    """The envelope adds a level; a leaf that was written must never look tampered with."""
+    deep: Any = {"x": 1}
+    for _ in range(62):
+        deep = {"x": deep}
+    leaf = leaf_bytes("t", "s", 0, 1, event(0, deep=deep))
+    assert parse_leaf(leaf).data["deep"] == deep

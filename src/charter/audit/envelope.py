@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from charter.errors import IntegrityError, InvalidInput
-from charter.model.canonical import canonical
+from charter.model.canonical import MAX_DEPTH, canonical
 
 ENVELOPE_VERSION = 1
 _SHAPE = {
@@ -158,7 +158,8 @@ def read_json(leaf: bytes) -> Any:
 
 def _canonical_or_none(value: Any) -> bytes | None:
     try:
-        return canonical(value)
+        # One level more than an event's data may have: the envelope around it.
+        return canonical(value, max_depth=MAX_DEPTH + 1)
     except InvalidInput:
         return None
 

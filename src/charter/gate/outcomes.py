@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from charter.errors import CharterError, Denied, NotFound, Refused
+from charter.errors import CharterError, Denied, InvalidInput, NotFound, Refused
 from charter.gate.parts import CallContext
 from charter.gate.spans import Attr
 from charter.gate.uninterrupted import uninterrupted
@@ -16,7 +17,7 @@ from charter.manifests.plain_text import plain
 from charter.manifests.redaction import redact_result
 from charter.model import commands as cmd
 from charter.model.base import Json, JsonObject
-from charter.model.canonical import sha256_hex
+from charter.model.canonical import canonical, sha256_hex
 from charter.model.effect import Effect, EffectOutcome
 from charter.model.ids import Mint
 from charter.model.principal import Principal, service
@@ -33,6 +34,11 @@ from charter.workflows.views import context
 
 if TYPE_CHECKING:
     from charter.gate.gate import Gate
+
+MAX_OUTPUT_DEPTH = 60
+"""An event nests a step's output in its own members; beyond this a leaf would be too deep."""
+
+logger = logging.getLogger(__name__)
 
 IDEMPOTENT_TRIES = 2
 """How often an idempotent tool is run under one key when its answer was lost, before a person is asked."""
@@ -124,12 +130,19 @@ class Effects:
         for _ in range(IDEMPOTENT_TRIES - 1):
             if outcome.status != "unknown" or not effect.tool.idempotent or effect.tool.side_effects == "none":
                 break
-            again = await self._again(effect, ctx)
-            if again is None:
+            again, left = await uninterrupted(self._again(effect, ctx))
+            effect, draft = again or (effect, draft)
+            if again is None or left is not None:
                 break
-            effect, draft = again
             outcome = await self._call(effect, draft, ctx)
-        return await self._finish(effect, outcome, draft, ctx)
+        return await self._finished(effect, outcome, draft, ctx)
+
+    async def _finished(self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext) -> Any:
+        """Put the outcome on record whatever becomes of the caller: it is the only one who knows it."""
+        reply, left = await uninterrupted(self._finish(effect, outcome, draft, ctx))
+        if left is not None:
+            raise left
+        return reply
 
     async def _call(self, effect: Effect, draft: Draft, ctx: CallContext, **rounds: Any) -> EffectOutcome:
         attributes = {Attr.WORKFLOW: effect.workflow_id, Attr.EFFECT: effect.effect_id, Attr.SERVER: effect.tool.server}
@@ -143,6 +156,12 @@ class Effects:
                 )
                 await uninterrupted(self._finish(effect, lost, draft, ctx))
                 raise
+            except Exception:
+                # The runner promises not to raise. Should it, the tool may have run all the same.
+                logger.exception("effect %s: the runner broke", effect.effect_id)
+                outcome = EffectOutcome(
+                    status="unknown", error_code="runner_failed", error_message="Charter failed during the call."
+                )
         seconds = outcome.duration_us / 1e6
         tracing.upstream_took(seconds, server=effect.tool.server, tool=effect.tool.name, outcome=outcome.status)
         return outcome
@@ -241,7 +260,7 @@ class Effects:
         del self._waiting[effect_id]
         draft = Draft(state=state, given=await self._gate.given(state, principal, now, mint))
         outcome = await self._call(effect, draft, ctx, input_responses=responses, request_state=request_state)
-        return await self._finish(effect, outcome, draft, ctx)
+        return await self._finished(effect, outcome, draft, ctx)
 
 
 _NEXT = {
@@ -253,6 +272,8 @@ _NEXT = {
 
 def _settled(effect: Effect, outcome: EffectOutcome) -> EffectOutcome:
     """A tool without side effects cannot be in doubt: whether or not it ran, nothing happened."""
+    if outcome.error_message is not None:
+        outcome = outcome.model_copy(update={"error_message": plain(outcome.error_message, limit=1000)})
     if outcome.status == "unknown" and effect.tool.side_effects == "none":
         return outcome.model_copy(update={"status": "failed"})
     return outcome
@@ -271,7 +292,7 @@ def _result(effect: Effect, outcome: EffectOutcome, result_limit: int, output_li
     if outcome.status != "succeeded":
         return _Stored({"result_bytes": 0}, None, False)
     whole = {"content": outcome.content, "structured": outcome.structured}
-    text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    text = _json_text(whole)
     sensitive = bool(effect.tool.sensitive_results)
     record: JsonObject = {"result_bytes": len(text)}
     if not sensitive:  # the hash of a short secret could be guessed
@@ -283,12 +304,21 @@ def _result(effect: Effect, outcome: EffectOutcome, result_limit: int, output_li
     return _Stored(record, seal, too_large)
 
 
+def _json_text(value: JsonObject) -> bytes:
+    """Compact JSON with sorted keys; what an upstream sent that JSON cannot carry (half of a surrogate pair) is escaped."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
 def _output(tool: ToolManifest, outcome: EffectOutcome, limit: int) -> Json:
     content, structured, _ = redact_result(tool, list(outcome.content), outcome.structured)
     value: Json = structured
     if value is None:
         value = {"text": "\n".join(str(item.get("text", "")) for item in content if item.get("type") == "text")}
-    size = len(orjson.dumps(value))
-    if size > limit:
-        return {"too_large": True, "bytes": size}
-    return value
+    try:
+        size = len(canonical(value, max_depth=MAX_OUTPUT_DEPTH))
+    except InvalidInput as error:  # the tool has run: its outcome goes on record whatever it answered
+        return {"not_recordable": True, "reason": error.message}
+    return value if size <= limit else {"too_large": True, "bytes": size}

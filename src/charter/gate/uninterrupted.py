@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -24,4 +25,10 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.Cancel
                 await asyncio.wait((task,))  # unlike an await of the task itself, a cancellation does not reach into it
             except asyncio.CancelledError as error:
                 cancelled = error
+    if cancelled is None and anyio.current_effective_deadline() == -math.inf:
+        # A cancelled scope tells nothing through the shield, only at the next wait outside of it.
+        try:
+            await anyio.sleep(1)
+        except asyncio.CancelledError as error:
+            cancelled = error
     return task.result(), cancelled

@@ -31,9 +31,9 @@ _ARRAYS = frozenset((list, tuple))
 _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
 
 
-def _too_deep() -> InvalidInput:
+def _too_deep(most: int) -> InvalidInput:
     return InvalidInput(
-        f"JSON is nested deeper than {MAX_DEPTH} levels.",
+        f"JSON is nested deeper than {most} levels.",
         code="json_too_deep",
         next_step="Flatten the value.",
     )
@@ -57,17 +57,17 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _check_depth(value: Any, depth: int = 1) -> None:
+def _check_depth(value: Any, most: int, depth: int = 1) -> None:
     if not isinstance(value, (dict, list, tuple)):
         return
-    if depth > MAX_DEPTH:
-        raise _too_deep()
+    if depth > most:
+        raise _too_deep(most)
     for item in value.values() if isinstance(value, dict) else value:
-        _check_depth(item, depth + 1)
+        _check_depth(item, most, depth + 1)
 
 
-def _by_reference(value: Any) -> bytes:
-    _check_depth(value)
+def _by_reference(value: Any, most: int) -> bytes:
+    _check_depth(value, most)
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
@@ -88,21 +88,21 @@ def _reason(error: rfc8785.CanonicalizationError) -> str:
     return str(error)
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: Any, *, max_depth: int = MAX_DEPTH) -> bytes:
     """The RFC 8785 bytes of a JSON value.
 
     Raises ``InvalidInput``: ``json_not_canonical`` for NaN, infinities, integers beyond 2^53 - 1, lone
-    surrogates and anything that is not JSON; ``json_too_deep`` beyond 64 objects or arrays inside each other.
+    surrogates and anything that is not JSON; ``json_too_deep`` beyond ``max_depth`` objects or arrays inside each other.
     """
     try:
         out = orjson.dumps(value, option=_STRICT)
     except orjson.JSONEncodeError:
-        return _by_reference(value)
-    if out.count(b"{") + out.count(b"[") > MAX_DEPTH:  # only then can it be nested deeper
-        _check_depth(value)
+        return _by_reference(value, max_depth)
+    if out.count(b"{") + out.count(b"[") > max_depth:  # only then can it be nested deeper
+        _check_depth(value, max_depth)
     if (out.isascii() or not _BEYOND_BMP.search(out)) and _is_plain(value):
         return out
-    return _by_reference(value)
+    return _by_reference(value, max_depth)
 
 
 def sha256_hex(data: bytes) -> str:

@@ -16,10 +16,14 @@ OnFailure = Literal["skip", "fail_workflow"]
 class StepBase(Model):
     """What every step has. ``needs`` are the steps it waits for; ``if`` is a CEL condition. Times are seconds."""
 
-    id: Name
-    title: str | None = None
-    needs: tuple[str, ...] | None = Field(default=None, description="Default: the step before it.")
-    condition: str | None = Field(default=None, alias="if")
+    id: Name = Field(description="How other steps name it: steps.ID.output.")
+    title: str | None = Field(default=None, description="What people read.")
+    needs: tuple[str, ...] | None = Field(
+        default=None, description="The steps that must be over before it opens; default: the step before it."
+    )
+    condition: str | None = Field(
+        default=None, alias="if", description="CEL; false skips the step, an error fails it. Default: it always opens."
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -31,35 +35,52 @@ class AgentStep(StepBase):
     """
 
     type: Literal["agent"]
-    instructions: str = ""
+    instructions: str = Field(default="", description="What the agent is to do; may hold {{ CEL }}.")
     agent: str | None = Field(
         default=None, description="An agent's id or role:NAME; default: who started the workflow."
     )
-    allowed_tools: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = Field(
+        default=(), description="Governed names (server__tool); a * at the end of one matches the rest. Default: none."
+    )
     calls: int = Field(default=1000, ge=0, description="How many tool calls the invocation may make.")
-    expires_after_seconds: int = Field(default=86_400, ge=1)
-    output_schema: JsonObject | None = None
+    expires_after_seconds: int = Field(
+        default=86_400, ge=1, description="The step fails when it is not completed by then."
+    )
+    output_schema: JsonObject | None = Field(
+        default=None, description="JSON Schema that the output of complete_step must satisfy."
+    )
 
 
 class ActionStep(StepBase):
     """A governed tool call by the workflow itself."""
 
     type: Literal["action"]
-    tool: str
-    arguments: JsonObject = Field(default_factory=dict)
-    reason: str = ""
-    on_failure: OnFailure = "fail_workflow"
+    tool: str = Field(description="Its governed name: server__tool.")
+    arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
+    reason: str = Field(default="", description="What people read when the policy asks them.")
+    on_failure: OnFailure = Field(
+        default="fail_workflow", description="skip goes on with a null output when the tool fails or is denied."
+    )
 
 
 class ApprovalStep(StepBase):
     """People decide whether the workflow goes on."""
 
     type: Literal["approval"]
-    question: str
-    show: Json = None
-    requirements: tuple[Requirement, ...] = (Requirement(),)
-    risk: Literal["low", "medium", "high"] = "medium"
-    expires_after_seconds: int = Field(default=86_400, ge=1)
+    question: str = Field(description="What people are asked; may hold {{ CEL }}.")
+    show: Json = Field(
+        default=None,
+        description="What they decide by, a map of labels and values; may hold {{ CEL }}; their answer is bound to it.",
+    )
+    requirements: tuple[Requirement, ...] = Field(
+        default=(Requirement(),), description="Who must approve; every one must be met. Default: one person."
+    )
+    risk: Literal["low", "medium", "high"] = Field(
+        default="medium", description="The policy says through which channels a risk may be decided."
+    )
+    expires_after_seconds: int = Field(
+        default=86_400, ge=1, description="The run ends as rejected when nobody has decided by then."
+    )
 
 
 Step = Annotated[AgentStep | ActionStep | ApprovalStep, Field(discriminator="type")]
@@ -69,12 +90,18 @@ class Template(Model):
     """A workflow definition in its native form."""
 
     name: Name
-    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")
-    title: str | None = None
-    description: str = ""
-    input_schema: JsonObject = Field(default_factory=lambda: {"type": "object"}, alias="input")
+    version: str = Field(
+        pattern=r"^[0-9]+(\.[0-9]+){0,2}$", description='In quotes: "1", "1.2"; a published version never changes.'
+    )
+    title: str | None = Field(default=None, description="What people read.")
+    description: str = Field(default="", description="When to use it: agents and people choose by this.")
+    input_schema: JsonObject = Field(
+        default_factory=lambda: {"type": "object"},
+        alias="input",
+        description="JSON Schema of the input, which expressions read as trigger.",
+    )
     steps: tuple[Step, ...] = Field(min_length=1)
-    output: Json = None
+    output: Json = Field(default=None, description="The run's result; may hold {{ CEL }}.")
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
