@@ -163,9 +163,3 @@ async def test_a_dry_run_executes_nothing_and_asks_nobody(desk: Desk, upstream: 
     assert upstream.calls() == []
     assert (await desk.last(work.workflow_id, "TOOL_INVOKE"))["dry_run"]
     await desk.check_record()
-
-
-async def test_an_upstream_that_is_not_there_is_a_failure_and_not_a_doubt(desk: Desk) -> None:
-    work = await desk.session()
-    outcome = await work.invoke("counter__read", what="x")
-    assert outcome.status == "succeeded"

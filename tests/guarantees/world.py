@@ -187,9 +187,7 @@ async def check_ledger(store: Store, tenant: str) -> None:
     head = await store.head(tenant)
     notes = [SizedNote(note, size) for size, note in await store.checkpoints(tenant)]
     hashes = await store.leaf_hashes(tenant, 0, len(rows))
-    report = verify_log(
-        rows, tenant, (signer_of(tenant).key,), notes=notes, hashes=hashes, head=(head.size, head.root)
-    )
+    report = verify_log(rows, tenant, (signer_of(tenant).key,), notes=notes, hashes=hashes, head=(head.size, head.root))
     assert report.ok, report.findings
     assert report.covered == len(rows)
     for stream, events in by_stream(rows).items():

@@ -74,8 +74,12 @@ class EmbeddedEngine:
         try:
             while True:
                 self._wake.clear()
-                await self._drive_due()
-                token = await self._sleep(token)
+                try:
+                    await self._drive_due()
+                    token = await self._sleep(token)
+                except CharterError as error:  # a store that does not answer now will answer again
+                    logger.warning("the engine waits for the store: %s", error.error_code)
+                    await asyncio.sleep(1)
         finally:
             for task in self._driving.values():
                 task.cancel()
@@ -90,6 +94,7 @@ class EmbeddedEngine:
             await asyncio.gather(*self._driving.values(), return_exceptions=True)
 
     async def _drive_due(self) -> None:
+        await self._gate.effects.record_left()
         now = rfc3339(self._gate.parts.clock())
         clock = asyncio.get_running_loop().time()
         self._resting = {due: until for due, until in self._resting.items() if until > clock}

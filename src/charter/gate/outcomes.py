@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from charter.errors import CharterError, Denied, InvalidInput, NotFound, Refused
-from charter.gate.parts import CallContext
+from charter.errors import CharterError, Denied, InvalidInput, NotFound, Refused, Unavailable
+from charter.gate.parts import NO_CONTEXT, CallContext
 from charter.gate.spans import Attr
 from charter.gate.uninterrupted import uninterrupted
 from charter.manifests.plain_text import plain
@@ -73,6 +74,7 @@ class Effects:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._waiting: dict[str, tuple[Effect, str]] = {}
+        self._unrecorded: dict[str, tuple[Effect, EffectOutcome, Draft]] = {}
 
     async def call_for(self, state: State, principal: Principal, command: Any, now: str) -> Call | None:
         """The call that an engine's or operator's command needs: a step's, or an effect's once more."""
@@ -156,9 +158,9 @@ class Effects:
                 )
                 await uninterrupted(self._finish(effect, lost, draft, ctx))
                 raise
-            except Exception:
+            except Exception as error:
                 # The runner promises not to raise. Should it, the tool may have run all the same.
-                logger.exception("effect %s: the runner broke", effect.effect_id)
+                logger.error("effect %s: the runner broke: %s", effect.effect_id, type(error).__name__)
                 outcome = EffectOutcome(
                     status="unknown", error_code="runner_failed", error_message="Charter failed during the call."
                 )
@@ -197,7 +199,10 @@ class Effects:
         outcome = _settled(effect, outcome)
         stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
         command = cmd.RecordOutcome(
-            workflow_id=effect.workflow_id, effect_id=effect.effect_id, attempt=effect.attempt, outcome=outcome
+            workflow_id=effect.workflow_id,
+            effect_id=effect.effect_id,
+            attempt=effect.attempt,
+            outcome=_recordable(effect, outcome),
         )
         principal = service("runner", effect.tenant)
 
@@ -212,12 +217,31 @@ class Effects:
                 made.secrets.append(Secret(ref=ref, content=stored.seal or {}))
             return made
 
-        recorded = await self._gate.transact(principal, effect.workflow_id, make, ctx, fresh=False)
+        try:
+            recorded = await self._gate.transact(principal, effect.workflow_id, make, ctx, fresh=False)
+        except Unavailable as error:
+            self._unrecorded[effect.effect_id] = (effect, outcome, draft)
+            raise Unavailable(
+                f"{effect.tool.name} was called, and its outcome could not be put on record yet: {error.message}",
+                code="outcome_not_recorded",
+                next_step="Do not repeat the call. Charter keeps trying; get_workflow shows when it is settled.",
+            ) from None
         ref = next((getattr(event.data, "result_ref", None) for event in recorded.events), None)
         status = {"unknown": "in_doubt", "failed": "failed"}.get(outcome.status, "succeeded")
         if effect.dry_run and status == "succeeded":
             status = "dry_run"
         return self._reply(effect, outcome, status, ref if stored.too_large else None, stored.record["result_bytes"])
+
+    async def record_left(self) -> None:
+        """Try again to put on record what the store could not take. The engine calls it now and then."""
+        for effect_id, left in list(self._unrecorded.items()):
+            try:
+                await self._finish(*left, NO_CONTEXT)
+            except Unavailable:
+                continue
+            except CharterError as error:  # it was written after all, or somebody has settled it meanwhile
+                logger.warning("effect %s: its outcome is not recorded: %s", effect_id, error.error_code)
+            self._unrecorded.pop(effect_id, None)
 
     def _reply(
         self, effect: Effect, outcome: EffectOutcome, status: str, result_ref: str | None, size: int
@@ -277,6 +301,14 @@ def _settled(effect: Effect, outcome: EffectOutcome) -> EffectOutcome:
     if outcome.status == "unknown" and effect.tool.side_effects == "none":
         return outcome.model_copy(update={"status": "failed"})
     return outcome
+
+
+def _recordable(effect: Effect, outcome: EffectOutcome) -> EffectOutcome:
+    """An upstream's error text may repeat what it was given: a sensitive tool's is for the caller alone."""
+    sensitive = effect.tool.sensitive_arguments or effect.tool.sensitive_results
+    if not sensitive or outcome.meta is None or outcome.error_message is None:
+        return outcome
+    return outcome.model_copy(update={"error_message": "[withheld: the tool manifest says that it is sensitive]"})
 
 
 class _Stored:
