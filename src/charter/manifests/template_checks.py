@@ -100,7 +100,7 @@ class _Graph:
             elif unknown := [need for need in self.needs[step.id] if need not in self.ids]:
                 mend = f"Name steps of this template: {', '.join(self.ids)}."
                 yield Finding("error", f"{where}/needs", f"there is no step {unknown[0]!r}", mend)
-            elif step.id not in self.before:
+            elif step.id not in self.before and len(self.needs) == len(self.ids):
                 yield self._never(index, step.id)
 
     def _never(self, index: int, step_id: str) -> Finding:

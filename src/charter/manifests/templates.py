@@ -48,8 +48,9 @@ def read_template(text: str, filename: str, *, check_expression: CheckExpression
     document = _document(text, filename)
     if not isinstance(document.value, dict):
         raise _invalid(document, [_problem("", "a template is a map", "Start with `name:`, `version:` and `steps:`.")])
+    fields = {key: value for key, value in document.value.items() if key != "$schema"}  # editors read it
     try:
-        template = Template.model_validate(document.value)
+        template = Template.model_validate(fields)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise _invalid(document, [_of_pydantic(item, document) for item in details]) from None
