@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from charter.manifests.templates import (
     read_template,
     template_hash,
 )
-from charter.model.template import Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, Template
 from charter.workflows.expressions import problem
 
 GOOD = """\
@@ -212,3 +214,13 @@ def test_an_unknown_template_is_not_found_and_the_known_ones_are_named() -> None
 def test_findings_of_a_file_know_their_lines() -> None:
     found = read_template(GOOD, "t.yaml").findings(tools=["box__write"])
     assert [(item.level, item.where, item.line) for item in found] == [("warning", "/steps/0/tool", 8)]
+
+
+def test_the_documented_template_is_sound() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = read_template(text, "docs/templates.md", check_expression=problem)
+    assert file.findings(check_expression=problem) == []
+    for model in (Template, AgentStep, ActionStep, ApprovalStep):
+        for name, item in model.model_fields.items():
+            assert f"`{item.alias or name}`" in page, name
