@@ -175,3 +175,9 @@ def test_a_fence_cannot_be_closed_from_inside(text: str) -> None:
     assert last.strip("`") == ""
     assert first == last + "text"
     assert last not in text
+
+
+@given(st.text(max_size=200))
+def test_text_that_was_made_plain_keeps_one_bar_a_line_when_it_is_shown_again(text: str) -> None:
+    once = plain("a\nb " + text)
+    assert "│ │" not in plain(once) or "│ │" in once

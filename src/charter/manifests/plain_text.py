@@ -28,8 +28,9 @@ def plain(text: str, *, limit: int = HEAD + TAIL) -> str:
     """``text`` with nothing hidden in it, cut to about ``limit`` characters; findings stand in front in brackets.
 
     Line breaks stay visible as ``⏎`` with a bar before the next line, so that text cannot pass itself off as another field.
+    Text that went through here before keeps its one bar a line: what a room has stored, a door may show again.
     """
-    shown, notes = _cut(text, limit)
+    shown, notes = _cut(text.replace(_CONTINUED, "\n"), limit)
     shown, hidden = _without_hidden(shown)
     if hidden:
         notes.append(f"{hidden} hidden character{'s' if hidden > 1 else ''} taken out")
