@@ -89,7 +89,11 @@ class Effects:
         step = step_named(template, command.step_id)
         if not isinstance(step, ActionStep):
             raise NotFound(f"Step {command.step_id!r} runs no tool.")
-        arguments = expressions.render(step.arguments, state.scope())
+        proposal = rules.step_proposal(state, step.id)
+        if proposal is not None:
+            arguments, _ = await self._gate.prepare.real_call(state.tenant, proposal)
+        else:
+            arguments = expressions.render(step.arguments, state.scope())
         return await self._gate.prepare.for_arguments(
             state, principal, step.tool, arguments, now, invocation_id=None, step_id=step.id
         )

@@ -136,7 +136,10 @@ class Preparer:
                 continue
             if step_id is not None and made.step_id != step_id:
                 continue
-            _, salt = await self.real_call(state.tenant, proposal)
+            try:
+                _, salt = await self.real_call(state.tenant, proposal)
+            except NotFound:
+                continue  # its arguments were erased: nothing can be matched with it any more
             if self._digest(state, proposal, arguments, salt) == made.digest:
                 return proposal
         return None

@@ -67,7 +67,8 @@ class Starts:
         if state is None:
             return None
         same_template = command.template in (state.template, state.template.partition("@")[0])
-        if not same_template or (state.input, state.purpose) != (command.input, command.purpose):
+        asked = (command.input, command.purpose, command.case_id, command.dry_run)
+        if not same_template or (state.input, state.purpose, state.case_id, state.dry_run) != asked:
             raise Conflict(
                 f"The idempotency key was used for another start ({workflow_id}).",
                 code="idempotency_key_reused",

@@ -19,6 +19,12 @@ class Guarantee:
     broken_by: Callable[[Facts], bool]
 
 
+def _is_charter(facts: Facts) -> bool:
+    """Charter runs a workflow's own ``action`` steps without an invocation; no token may claim to be it."""
+    who = facts.principal
+    return who.kind == "service" and who.id.startswith("charter:") and "charter" in who.roles
+
+
 GUARANTEES = (
     Guarantee(
         id="charter:tenants-do-not-meet",
@@ -33,6 +39,13 @@ GUARANTEES = (
         reason="A tool runs only inside a live workflow.",
         next_step="Call start_workflow, then send its workflow_id and agent_invocation_id with the call.",
         broken_by=lambda facts: facts.action == "tool.invoke" and not (facts.workflow_id and facts.workflow_live),
+    ),
+    Guarantee(
+        id="charter:nothing-without-an-invocation",
+        code="invocation_required",
+        reason="A tool runs only under the workflow's own grant to this caller for the open step.",
+        next_step="Call get_workflow: it shows the open step and the invocation that belongs to it.",
+        broken_by=lambda facts: facts.action == "tool.invoke" and not (facts.invocation_live or _is_charter(facts)),
     ),
     Guarantee(
         id="charter:people-decide",
