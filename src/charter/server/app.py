@@ -22,6 +22,7 @@ from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.evaluator import PolicySets
 from charter.server.keys import Keys, load_keys
+from charter.server.secret_store import SecretFile
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
@@ -84,14 +85,18 @@ def read_templates(folder: Path | None) -> Catalogue:
     return catalogue
 
 
-def open_registry(settings: Settings) -> Registry:
+def secret_file(settings: Settings, keys: Keys) -> SecretFile:
+    """The upstreams' credentials."""
+    return SecretFile(settings.keys_folder / "secrets.json", Sealer(keys.sealing, keys.sealing_current))
+
+
+def open_registry(settings: Settings, keys: Keys) -> Registry:
     """The governed tools of the manifests folder; connecting begins when its ``running`` is entered."""
     folder = settings.tools.manifests
+    sources = Sources(environment=process_environment(), secrets=secret_file(settings, keys))
     if folder is None or not folder.is_dir():
-        return Registry(tuple, Sources(environment=process_environment()))
-    return Registry(
-        lambda: load_folder(folder), Sources(environment=process_environment()), fingerprint=lambda: fingerprint(folder)
-    )
+        return Registry(tuple, sources)
+    return Registry(lambda: load_folder(folder), sources, fingerprint=lambda: fingerprint(folder))
 
 
 def now_ms() -> int:
@@ -157,7 +162,7 @@ async def running(
 
 
 def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, clock: Callable[[], int]) -> Charter:
-    registry = open_registry(settings)
+    registry = open_registry(settings, keys)
     tools = GovernedTools(registry)
     policies = PolicySets(settings.policies.folder, settings.policies.shadow, tools.all())
     _policies_follow_tools(registry, policies, tools)
