@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from charter.audit.envelope import Envelope
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.canonical import canonical
@@ -337,14 +338,8 @@ class Run:
         """The engine runs an action step: its arguments are filled in, and its open proposal goes with it."""
         step = next(item for item in self.template.steps if item.id == step_id)
         assert step.type == "action"
-        arguments = expressions.render(step.arguments, self.state.scope())
-        waiting = [
-            item
-            for item in self.state.proposals.values()
-            if item.made.step_id == step_id and item.replaced_by is None and item.made.agent_invocation_id is None
-        ]
-        proposal = waiting[-1] if waiting else None
-        arguments = proposal.made.arguments if proposal else arguments
+        proposal = rules.step_proposal(self.state, step_id)
+        arguments = proposal.made.arguments if proposal else expressions.render(step.arguments, self.state.scope())
         call = self.call(ENGINE, step.tool.rpartition("__")[2], arguments, proposal=proposal, step_id=step_id)
         command = cmd.RunStep(workflow_id=self.state.workflow_id, step_id=step_id)
         return self.decide(command, self.given(ENGINE, call=call))
@@ -385,6 +380,28 @@ def stored(event: ev.Event) -> ev.Event:
 
 def replace_data(event: ev.Event, data: dict[str, Any]) -> ev.Event:
     return ev.Event(type=event.type, time=event.time, data=ev.parse_payload(event.type, data))
+
+
+def envelopes(run: Run) -> list[Envelope]:
+    """The run's events as they would stand in the ledger."""
+    return [
+        Envelope(
+            v=1,
+            tenant=run.state.tenant,
+            seq=number,
+            stream=run.state.workflow_id,
+            version=number + 1,
+            id=f"evt_{number}",
+            type=event.type,
+            time=event.time,
+            actor={"kind": "service", "id": "test"},
+            causation_id="cmd_1",
+            correlation_id=run.state.workflow_id,
+            data=event.data.model_dump(mode="json", exclude_defaults=True),
+            trace_id=None,
+        )
+        for number, event in enumerate(run.log)
+    ]
 
 
 def asked(run: Run, name: str = "write", arguments: dict[str, Any] | None = None) -> tuple[str, str]:

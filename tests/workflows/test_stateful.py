@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from charter.audit.trace import validate_trace
 from charter.workflows import decide as rules
 from charter.workflows import views
 from charter.workflows.draft import Draft
-from tests.workflows.build import AGENT, ANN, BOB, CAT, DAY, OTHER_AGENT, TOOLS, Run, template, tool
+from tests.workflows.build import AGENT, ANN, BOB, CAT, DAY, OTHER_AGENT, TOOLS, Run, envelopes, template, tool
 
 FLOW = template(
     {"id": "work", "type": "agent", "allowed_tools": ["*"], "expires_after_seconds": 3 * DAY},
@@ -202,6 +203,10 @@ class Governed(RuleBasedStateMachine):
             if event.data.tool == "box__pay":
                 assert len({item.decided_by for item in decided if "finance" in item.roles}) >= 2
         assert not [event for event in self.run.log if event.type == "TOOL_INVOKE" and event.data.tool == "box__drop"]
+
+    def teardown(self) -> None:
+        """The validator of records, which was written apart from the decider, has nothing to say against any run."""
+        assert validate_trace(envelopes(self.run)) == ()
 
     @invariant()
     def an_ended_run_stays_ended_and_leaves_nothing_to_use(self) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from charter.errors import CharterError, InvalidInput, Refused
+from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.workflows import approvals, calls, effects, steps
 from charter.workflows.draft import Call, Draft, Given
-from charter.workflows.state import State
+from charter.workflows.state import ProposalState, State
 
 
 def start(state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str) -> Draft:
@@ -100,7 +100,7 @@ def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
 def unprepared(state: State, command: cmd.Command, given: Given, error: CharterError) -> Draft:
     """A call that could not be prepared: an ``action`` step has failed, anything else is the caller's error."""
     draft = Draft(state=state, given=given)
-    if not isinstance(command, cmd.RunStep):
+    if not isinstance(command, cmd.RunStep) or isinstance(error, Unavailable):
         raise error
     if runnable(state, command.step_id):
         step = steps.step_named(given.template, command.step_id)
@@ -181,6 +181,15 @@ def runnable(state: State, step_id: str) -> bool:
         if item.request.step_id == step_id and item.request.agent_invocation_id is None
     )
     return not any(item.status == "pending" for item in pending)
+
+
+def step_proposal(state: State, step_id: str) -> ProposalState | None:
+    """The call that an ``action`` step has proposed and not begun: what people approved, edited or not, is what runs."""
+    for proposal in reversed(state.proposals.values()):
+        made = proposal.made
+        if made.step_id == step_id and made.agent_invocation_id is None and not proposal.replaced_by:
+            return proposal if proposal.effect_id is None else None
+    return None
 
 
 def runnable_steps(state: State) -> list[str]:
