@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from charter.errors import InvalidInput, Unavailable
+from charter.model import commands as cmd
 from charter.workflows import decide as rules
-from tests.workflows.build import DAY, Run, asked, code_of, effect_of, template, tool
+from tests.workflows.build import DAY, ENGINE, Run, asked, code_of, effect_of, template, tool
 
 ACTION = {"id": "go", "type": "action", "tool": "box__read", "arguments": {"name": "{{ trigger.name }}"}}
 
@@ -205,3 +207,20 @@ def test_two_tools_with_one_name_and_another_definition_are_two_calls() -> None:
     run.tools["box__write"] = tool("write", version="2")
     assert run.propose("write", {"text": "a"}).reply.digest != before
     assert run.state.proposals[proposal_id].made.definition_hash == "sha256:write-1"
+
+
+def test_a_call_that_cannot_be_prepared_fails_its_step_but_an_absence_is_waited_for() -> None:
+    run = Run(template(ACTION)).start({})
+    command = cmd.RunStep(workflow_id=run.state.workflow_id, step_id="go")
+    with pytest.raises(Unavailable):
+        rules.unprepared(run.state, command, run.given(ENGINE), Unavailable("The store does not answer."))
+    draft = run.kept(rules.unprepared(run.state, command, run.given(ENGINE), InvalidInput("No such field.")))
+    assert draft.error is None
+    assert (run.state.status, run.state.steps["go"].code) == ("failed", "invalid_input")
+
+
+def test_any_other_command_that_cannot_be_prepared_is_its_callers_error() -> None:
+    run = Run().start()
+    command = cmd.CancelWorkflow(workflow_id=run.state.workflow_id)
+    with pytest.raises(InvalidInput):
+        rules.unprepared(run.state, command, run.given(ENGINE), InvalidInput("No."))

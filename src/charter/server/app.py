@@ -33,6 +33,7 @@ from charter.tools.connecting import Sources
 from charter.tools.folder import fingerprint, load_folder
 from charter.tools.registry import Registry
 from charter.tools.runner import Runner
+from charter.workflows.expressions import problem
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,11 @@ def read_templates(folder: Path | None) -> Catalogue:
     """The shipped templates and those of the folder. Raises ``Misconfigured`` or ``InvalidInput`` naming the file."""
     catalogue = Catalogue()
     for name, text in bundled_templates().items():
-        catalogue.add(load_template(text, name))
+        catalogue.add(load_template(text, name, check_expression=problem))
     if folder is not None and folder.is_dir():
         for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".json")):
-            catalogue.add(load_template(path.read_text(encoding="utf-8"), path.name))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            catalogue.add(load_template(text, path.name, check_expression=problem))
     return catalogue
 
 
