@@ -1,0 +1,5 @@
+"""``python -m charter.cli``."""
+
+from charter.cli import main
+
+main()

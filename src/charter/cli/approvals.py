@@ -1,0 +1,321 @@
+"""``charter approvals``: what waits for people, and their decisions, each on one exact call that was shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from charter.cli.editing import arguments_from, edited
+from charter.cli.failing import exit_code, tell
+from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, safe, say, stranger
+from charter.cli.session import As, Roles, TokenFile, Who, run_as, who
+from charter.errors import CharterError, InvalidInput
+from charter.model.approval import ApprovalVerdict
+from charter.model.commands import DecideApproval
+from charter.model.principal import Principal
+from charter.model.reply import ApprovalView, Decided
+
+if TYPE_CHECKING:
+    from charter.server.app import Charter
+
+commands = typer.Typer(no_args_is_help=True, help="What waits for people, and their decisions.")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Default: all that are pending, one by one.")]
+OneId = Annotated[str, typer.Argument(metavar="ID", help="The approval, appr_….")]
+Comment = Annotated[str | None, typer.Option("--comment", "-m", help="Goes on record beside the decision.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; each call is printed all the same.")]
+Digest = Annotated[
+    str | None, typer.Option("--digest", help="The digest of the call that you looked at; another one is refused.")
+]
+
+
+@commands.command("list")
+def list_(
+    status: Annotated[str, typer.Option("--status", help="pending, approved, rejected, … or all.")] = "pending",
+    workflow: Annotated[str | None, typer.Option("--workflow", help="Only this workflow's.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,
+    after: Annotated[str | None, typer.Option("--after", help="The cursor of the next page.")] = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Requests for approval, newest first."""
+    from charter.store.port import Filter, Page
+
+    where = Filter(status=None if status == "all" else status, workflow_id=workflow)
+
+    async def read(charter: Charter, caller: Principal) -> Any:
+        return await charter.queries.approvals(caller, where, Page(limit=limit, after=after))
+
+    rows, cursor = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        page_json(({**orjson.loads(row.request), "status": row.status} for row in rows), cursor)
+        return
+    table = [(r.approval_id, r.status, r.tool or "(a step)", r.risk, r.requested_by, r.expires_at) for r in rows]
+    print_table(("id", "status", "tool", "risk", "asked by", "until"), table, empty="Nothing waits for people.")
+    if cursor:
+        note(f"More: --after {cursor}")
+
+
+@commands.command("show")
+def show(
+    approval_id: OneId,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """One request as its exact call: arguments, reason, who asked for it and why, what else the agent did."""
+
+    async def read(charter: Charter, caller: Principal) -> ApprovalView:
+        return await charter.queries.approval(caller, approval_id)
+
+    view = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        print_json(view)
+    else:
+        print_view(view)
+
+
+def print_view(view: ApprovalView) -> None:
+    """Everything that a person needs to decide. What strangers wrote is made harmless and marked as theirs."""
+    request = view.request
+    needed = [
+        f"{item.approvers} × {item.role or 'any person'}" + (f" by {', '.join(item.channels)}" if item.channels else "")
+        for item in view.still_needed
+    ]
+    say(f"── {request.approval_id} · {view.status} · risk {request.risk}")
+    print_fields(
+        [
+            ("call", request.tool or f"step {request.step_id}"),
+            *((f"  {stranger(line.label)}", stranger(line.value)) for line in request.shown),
+            ("arguments", _arguments(view) if request.proposal_id else None),
+            ("preview", stranger(request.preview) if request.preview else None),
+            ("agent's reason", stranger(request.reason) if request.reason else None),
+            ("asked because", request.asked_because),
+            ("policies", ", ".join(request.policy_ids)),
+            ("asked by", f"{request.requested_by_kind} {request.requested_by}" + _owner(view)),
+            ("workflow", f"{request.workflow_id} ({view.template})"),
+            ("purpose", stranger(view.purpose)),
+            ("still needed", "; ".join(needed)),
+            ("answers", "\n".join(_answer(item) for item in view.decisions)),
+            ("agent's history", stranger("\n".join(view.history[-12:])).replace("⏎\n│ ", "\n")),
+            ("asked at", request.requested_at),
+            ("until", request.expires_at),
+            ("digest", request.digest),
+        ]
+    )
+
+
+def _arguments(view: ApprovalView) -> str:
+    return safe(orjson.dumps(view.arguments, option=orjson.OPT_INDENT_2).decode())
+
+
+def _owner(view: ApprovalView) -> str:
+    return f", acting for {view.request.owner}" if view.request.owner else ""
+
+
+def _answer(item: Any) -> str:
+    comment = f": {stranger(item.comment)}" if item.comment else ""
+    return f"{item.decided_by} ({item.channel}) {item.decision}{comment}"
+
+
+# -- deciding
+
+
+async def decide(
+    charter: Charter,
+    caller: Principal,
+    view: ApprovalView,
+    decision: ApprovalVerdict,
+    *,
+    comment: str | None = None,
+    digest: str | None = None,
+    arguments: dict[str, Any] | None = None,
+) -> Decided:
+    """Send one decision, bound to the digest of what was shown."""
+    command = DecideApproval(
+        approval_id=view.request.approval_id,
+        decision=decision,
+        channel="cli",
+        digest=digest or view.request.digest,
+        comment=comment,
+        edited_arguments=arguments,
+    )
+    answer: Decided = await charter.gate.handle(caller, command)
+    return answer
+
+
+def _tell_decided(answer: Decided, caller: Principal) -> None:
+    say(f"{answer.approval_id}: {answer.decision} recorded for {caller.id}; it is {answer.status} now.")
+    if answer.still_needed:
+        missing = ", ".join(f"{item.approvers} × {item.role or 'any person'}" for item in answer.still_needed)
+        say(f"Still needed: {missing}.")
+    if answer.next_step:
+        say(f"Next: {safe(answer.next_step)}")
+
+
+async def _each(
+    charter: Charter, caller: Principal, ids: list[str], handle: Callable[[ApprovalView], Awaitable[bool]]
+) -> int:
+    """One after the other; an error with one is told and the next one comes. The worst exit code."""
+    worst = 0
+    for approval_id in ids:
+        try:
+            view = await charter.queries.approval(caller, approval_id)
+            print_view(view)
+            if not await handle(view):
+                break
+        except CharterError as error:
+            tell(f"{approval_id}: {error.message}", error.next_step)
+            worst = max(worst, exit_code(error))
+        say()
+    return worst
+
+
+async def _pending(charter: Charter, caller: Principal) -> list[str]:
+    from charter.store.port import Filter, Page
+
+    rows, _ = await charter.queries.approvals(caller, Filter(status="pending"), Page(limit=200))
+    return [row.approval_id for row in reversed(rows)]
+
+
+def _decide_many(
+    by: Who, ids: list[str] | None, decision: ApprovalVerdict, comment: str | None, digest: str | None, yes: bool
+) -> None:
+    if digest is not None and len(ids or ()) != 1:
+        raise typer.BadParameter("--digest goes with exactly one ID")
+    if yes and not ids:
+        raise typer.BadParameter("--yes goes with IDs: nobody agrees to what they have not looked at")
+    if not yes and not sys.stdin.isatty() and not ids:
+        raise InvalidInput("There is no terminal to ask on.", next_step="Name the IDs; --yes does not ask.")
+
+    async def work(charter: Charter, caller: Principal) -> int:
+        async def one(view: ApprovalView) -> bool:
+            # Would the answer be taken at all? Asked before the person is.
+            check = DecideApproval(
+                approval_id=view.request.approval_id, decision=decision, channel="cli", digest=digest, comment=comment
+            )
+            await charter.queries.check_decision(caller, check)
+            verb = "Approve" if decision == "approve" else "Reject"
+            if yes or typer.confirm(f"{verb} exactly this call as {caller.id}?", err=True):
+                answer = await decide(charter, caller, view, decision, comment=comment, digest=digest)
+                _tell_decided(answer, caller)
+            else:
+                say("Left as it is.")
+            return True
+
+        pending = ids or await _pending(charter, caller)
+        if not pending:
+            note("Nothing waits for people.")
+        return await _each(charter, caller, pending, one)
+
+    raise typer.Exit(run_as(by, work))
+
+
+@commands.command("approve")
+def approve(
+    ids: Ids = None,
+    yes: Yes = False,
+    comment: Comment = None,
+    digest: Digest = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Approve: each request is shown as its exact call and confirmed on its own."""
+    _decide_many(who(as_name, role, token_file), ids, "approve", comment, digest, yes)
+
+
+@commands.command("reject")
+def reject(
+    ids: Ids = None,
+    yes: Yes = False,
+    comment: Comment = None,
+    digest: Digest = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Reject: each request is shown as its exact call and confirmed on its own."""
+    _decide_many(who(as_name, role, token_file), ids, "reject", comment, digest, yes)
+
+
+@commands.command("edit")
+def edit(
+    approval_id: OneId,
+    arguments: Annotated[str | None, typer.Option("--arguments", help="JSON, or @FILE. Default: your $EDITOR.")] = None,
+    yes: Yes = False,
+    comment: Comment = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change the call's arguments: a new proposal, which the policy judges anew and may ask about again."""
+    given = arguments_from(arguments) if arguments is not None else None
+
+    async def work(charter: Charter, caller: Principal) -> int:
+        async def one(view: ApprovalView) -> bool:
+            new = given if given is not None else edited(view.arguments)
+            say("becomes:  " + safe(orjson.dumps(new, option=orjson.OPT_INDENT_2).decode()))
+            if yes or typer.confirm(f"Replace the call by this one as {caller.id}?", err=True):
+                _tell_decided(await decide(charter, caller, view, "edit", comment=comment, arguments=new), caller)
+            return True
+
+        return await _each(charter, caller, [approval_id], one)
+
+    raise typer.Exit(run_as(who(as_name, role, token_file), work))
+
+
+@commands.command("ask")
+def ask(
+    approval_id: OneId,
+    question: Annotated[str, typer.Option("--comment", "-m", "--question", help="What you want to know.")],
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Ask the agent for more before deciding; the request stays pending."""
+
+    async def work(charter: Charter, caller: Principal) -> Decided:
+        view = await charter.queries.approval(caller, approval_id)
+        return await decide(charter, caller, view, "request_more_info", comment=question)
+
+    answer = run_as(who(as_name, role, token_file), work)
+    say(f"{answer.approval_id}: asked. The agent sees the question in get_workflow.")
+
+
+@commands.command("review")
+def review(as_name: As = None, role: Roles = None, token_file: TokenFile = None) -> None:
+    """Go through all that is pending, one exact call at a time: approve, reject, edit, ask, skip."""
+    if not sys.stdin.isatty():
+        raise InvalidInput("There is no terminal to ask on.", next_step="Use `charter approvals approve ID --yes`.")
+
+    async def work(charter: Charter, caller: Principal) -> int:
+        async def one(view: ApprovalView) -> bool:
+            return await _reviewed(charter, caller, view)
+
+        pending = await _pending(charter, caller)
+        note(f"{len(pending)} wait for people." if pending else "Nothing waits for people.")
+        return await _each(charter, caller, pending, one)
+
+    raise typer.Exit(run_as(who(as_name, role, token_file), work))
+
+
+async def _reviewed(charter: Charter, caller: Principal, view: ApprovalView) -> bool:
+    choice = str(typer.prompt("[a]pprove [r]eject [e]dit as[k] [s]kip [q]uit", default="s", err=True)).strip().lower()
+    if choice[:1] == "q":
+        return False
+    verdicts: dict[str, ApprovalVerdict] = {"a": "approve", "r": "reject", "e": "edit", "k": "request_more_info"}
+    verdict = verdicts.get(choice[:1])
+    if verdict is None:
+        return True
+    comment = str(typer.prompt("comment", default="", show_default=False, err=True)) or None
+    new = edited(view.arguments) if verdict == "edit" else None
+    _tell_decided(await decide(charter, caller, view, verdict, comment=comment, arguments=new), caller)
+    return True

@@ -1,0 +1,116 @@
+"""``charter approvals grant|grants|revoke``: standing grants, recorded and revocable decisions for calls within bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from charter.cli.approvals import Comment, commands
+from charter.cli.editing import arguments_from
+from charter.cli.output import Json, page_json, print_table, say
+from charter.cli.session import As, Roles, TokenFile, run_as, settings, who
+from charter.errors import InvalidInput
+from charter.model.approval import GrantBounds
+from charter.model.commands import GiveGrant, RevokeGrant
+from charter.model.principal import Principal
+from charter.model.times import rfc3339
+
+if TYPE_CHECKING:
+    from charter.server.app import Charter
+
+WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow, wf_….")]
+
+
+@commands.command("grant")
+def grant(
+    workflow_id: WorkflowId,
+    tool: Annotated[str, typer.Option("--tool", help="server__tool")],
+    arguments: Annotated[
+        str | None, typer.Option("--arguments", help="JSON Schema that the arguments must satisfy; JSON or @FILE.")
+    ] = None,
+    any_arguments: Annotated[bool, typer.Option("--any-arguments", help="Whatever the arguments are.")] = False,
+    uses: Annotated[int, typer.Option("--uses", min=1, help="So many calls.")] = 10,
+    hours: Annotated[int, typer.Option("--hours", min=1, help="For so long.")] = 1,
+    comment: Comment = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Give a standing grant: calls of this tool within these bounds need no approval of their own."""
+    from charter.manifests.arguments import compile_schema
+
+    if (arguments is None) == (not any_arguments):
+        raise typer.BadParameter("say which arguments: --arguments SCHEMA, or --any-arguments")
+    limits = settings().grants
+    if uses > limits.max_uses or hours > limits.max_hours:
+        raise InvalidInput(
+            f"A grant here allows at most {limits.max_uses} uses and {limits.max_hours} hours.",
+            code="grant_too_large",
+            next_step="Ask for less, or change [grants] in charter.toml.",
+        )
+    schema = arguments_from(arguments) if arguments is not None else {}
+    compile_schema(schema, what="The grant's schema")
+
+    async def work(charter: Charter, caller: Principal) -> str:
+        expires_at = rfc3339(charter.gate.parts.clock() + hours * 3_600_000)
+        bounds = GrantBounds(tool=tool, arguments=schema, workflow_id=workflow_id, uses=uses, expires_at=expires_at)
+        command = GiveGrant(workflow_id=workflow_id, bounds=bounds, channel="cli", comment=comment)
+        answer: str = await charter.gate.handle(caller, command)
+        return answer
+
+    grant_id = run_as(who(as_name, role, token_file), work)
+    say(f"{grant_id}: {uses} calls of {tool} within the next {hours} h need no approval of their own.")
+    say(f"Next: charter approvals revoke {workflow_id} {grant_id}  takes it back.")
+
+
+@commands.command("grants")
+def grants(
+    workflow_id: WorkflowId,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """The standing grants of a workflow and what is left of them."""
+
+    async def read(charter: Charter, caller: Principal) -> list[dict[str, Any]]:
+        state = await charter.queries.state(caller, workflow_id)
+        return [
+            {
+                "grant_id": grant_id,
+                "tool": item.bounds.tool,
+                "arguments": item.bounds.arguments,
+                "uses_left": item.uses_left,
+                "expires_at": item.bounds.expires_at,
+                "revoked": item.revoked,
+                "given_by": item.given.given_by,
+            }
+            for grant_id, item in state.grants.items()
+        ]
+
+    found = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        page_json(found)
+        return
+    rows = [(g["grant_id"], g["tool"], g["uses_left"], g["expires_at"], g["revoked"], g["given_by"]) for g in found]
+    print_table(("id", "tool", "uses left", "until", "revoked", "given by"), rows, empty="No standing grants.")
+
+
+@commands.command("revoke")
+def revoke(
+    workflow_id: WorkflowId,
+    grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="The grant, grant_….")],
+    comment: Comment = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Take a standing grant back; calls that run already are not stopped."""
+
+    async def work(charter: Charter, caller: Principal) -> Any:
+        command = RevokeGrant(workflow_id=workflow_id, grant_id=grant_id, comment=comment)
+        return await charter.gate.handle(caller, command)
+
+    run_as(who(as_name, role, token_file), work)
+    say(f"{grant_id} is taken back.")

@@ -1,0 +1,94 @@
+"""``charter template``: workflow definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from charter.cli.failing import USAGE
+from charter.cli.output import Json, page_json, print_fields, print_json, print_table, say, stranger
+from charter.cli.policies import governed
+from charter.cli.session import settings
+from charter.model.template import Template
+
+if TYPE_CHECKING:
+    from charter.manifests.templates import Catalogue
+
+commands = typer.Typer(no_args_is_help=True, help="Workflow definitions: shipped ones and yours.")
+
+
+def _catalogue() -> Catalogue:
+    from charter.server.app import read_templates
+
+    return read_templates(settings().workflows.templates)
+
+
+@commands.command("list")
+def list_(as_json: Json = False) -> None:
+    """The templates that can be started, shipped ones and those of the templates folder."""
+    found = _catalogue().all()
+    if as_json:
+        page_json(
+            {"name": t.name, "version": t.version, "hash": hash_, "title": t.title, "description": t.description}
+            for t, hash_ in found
+        )
+        return
+    print_table(("id", "title", "steps"), [(t.ref, t.title, [step.id for step in t.steps]) for t, _ in found])
+
+
+@commands.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="NAME for the newest version, or NAME@VERSION.")], as_json: Json = False
+) -> None:
+    """One template, as Charter reads it, and its hash."""
+    template, hash_ = _catalogue().latest(name)
+    if as_json:
+        print_json({"hash": hash_, "template": template.model_dump(mode="json", by_alias=True, exclude_none=True)})
+        return
+    print_fields(
+        [
+            ("template", template.ref),
+            ("title", template.title),
+            ("hash", hash_),
+            ("description", stranger(template.description)),
+            ("steps", "\n".join(_step(template, index) for index in range(len(template.steps)))),
+        ]
+    )
+
+
+def _step(template: Template, index: int) -> str:
+    step = template.steps[index]
+    after = ", ".join(template.needs_of(index))
+    about = {"agent": "allowed_tools", "action": "tool", "approval": "question"}.get(step.type, "")
+    value = getattr(step, about, "")
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return f"{step.id} ({step.type}){f' after {after}' if after else ''}: {text}".rstrip(": ")
+
+
+@commands.command("validate")
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Template files (YAML or JSON).")],
+    strict: Annotated[bool, typer.Option("--strict", help="Unknown tools are errors, not warnings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check template files: shape, steps, expressions, tools. Names file, line and mend; exit code 2 when one is bad."""
+    from charter.manifests.templates import read_template
+    from charter.workflows.expressions import problem
+
+    known = {tool.name for tool in governed(settings())}
+    bad, checked = False, []
+    for path in files:
+        file = read_template(path.read_text(encoding="utf-8"), path.name, check_expression=problem)
+        findings = file.findings(tools=known, check_expression=problem, strict=strict)
+        bad = bad or any(item.level == "error" for item in findings)
+        checked.append({"file": str(path), "template": file.template.ref, "findings": findings})
+        for item in findings if not as_json else ():
+            say(f"{path}:{item.line}: {item.level}: {item.text} {item.mend}")
+        if not findings and not as_json:
+            say(f"✓ {path}: {file.template.ref}, {len(file.template.steps)} steps")
+    if as_json:
+        page_json(checked)
+    if bad:
+        raise typer.Exit(USAGE)

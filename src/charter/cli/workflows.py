@@ -1,0 +1,114 @@
+"""``charter workflows``: where the runs are, and ending one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
+from charter.cli.session import As, Roles, TokenFile, run_as, who
+from charter.model.commands import CancelWorkflow
+from charter.model.principal import Principal
+from charter.model.reply import WorkflowContext
+
+if TYPE_CHECKING:
+    from charter.server.app import Charter
+
+commands = typer.Typer(no_args_is_help=True, help="Runs: where they are, and ending one.")
+WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow, wf_….")]
+
+
+@commands.command("list")
+def list_(
+    status: Annotated[str | None, typer.Option("--status", help="running, completed, failed, cancelled, …")] = None,
+    template: Annotated[str | None, typer.Option("--template", help="name@version")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="The person whom the run serves.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,
+    after: Annotated[str | None, typer.Option("--after", help="The cursor of the next page.")] = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Runs, newest first."""
+    from charter.store.port import Filter, Page
+
+    where = Filter(status=status, template=template, owner=owner)
+
+    async def read(charter: Charter, caller: Principal) -> Any:
+        return await charter.queries.workflows(caller, where, Page(limit=limit, after=after))
+
+    rows, cursor = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        page_json(rows, cursor)
+        return
+    table = [(r.workflow_id, r.status, r.template, r.owner, r.blocked_on, r.purpose, r.started_at) for r in rows]
+    headers = ("id", "status", "template", "owner", "waits for", "purpose", "started")
+    print_table(headers, table, empty="No workflows yet.")
+    if cursor:
+        note(f"More: --after {cursor}")
+
+
+@commands.command("show")
+def show(
+    workflow_id: WorkflowId,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Where one run is, and who or what it waits for."""
+
+    async def read(charter: Charter, caller: Principal) -> WorkflowContext:
+        return await charter.queries.workflow(caller, workflow_id)
+
+    found = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        print_json(found)
+    else:
+        print_context(found)
+
+
+def print_context(found: WorkflowContext) -> None:
+    """A run for a person."""
+    output = None if found.output is None else orjson.dumps(found.output, option=orjson.OPT_INDENT_2).decode()
+    print_fields(
+        [
+            ("workflow", found.workflow_id),
+            ("template", found.template),
+            ("status", found.status),
+            ("purpose", stranger(found.purpose)),
+            ("case", stranger(found.case_id) if found.case_id else None),
+            ("dry run", found.dry_run or None),
+            ("steps", "\n".join(f"{step}: {status}" for step, status in found.steps.items())),
+            ("waits for", "\n".join(stranger(item.detail) for item in found.blocked_by)),
+            ("approvals", "\n".join(item.approval_id for item in found.blocked_by if item.approval_id)),
+            ("output", output),
+            ("reason", stranger(found.reason) if found.reason else None),
+        ]
+    )
+
+
+@commands.command("cancel")
+def cancel(
+    workflow_id: WorkflowId,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")] = "",
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """End a run without its result; what has run stays as it is."""
+
+    async def work(charter: Charter, caller: Principal) -> WorkflowContext:
+        command = CancelWorkflow(workflow_id=workflow_id, reason=reason)
+        answer: WorkflowContext = await charter.gate.handle(caller, command)
+        return answer
+
+    found = run_as(who(as_name, role, token_file), work)
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{workflow_id} is {found.status}.")

@@ -1,0 +1,140 @@
+"""The command line as people use it: subprocesses on a temporary folder, beside a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def both(self) -> str:
+        """Everything that a person at a terminal would see."""
+        return self.out + self.err
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A folder that ``charter init`` made, with a port of its own."""
+
+    folder: Path
+    port: int
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/mcp"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / ".charter" / "charter.sqlite"
+
+    def charter(self, *args: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
+        """One command in a process of its own. Nothing that it prints may be a traceback."""
+        return charter(*args, cwd=self.folder, stdin=stdin, env={**self.env, **(env or {})})
+
+    def ok(self, *args: str, **more: Any) -> Done:
+        """The same, which must succeed."""
+        done = self.charter(*args, **more)
+        assert done.code == 0, f"charter {' '.join(args)}: {done.code}\n{done.both}"
+        return done
+
+    def token(self, *args: str) -> str:
+        return self.ok("token", "issue", *args).out.strip()
+
+    @contextmanager
+    def serving(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """``charter serve``, ended by SIGTERM; it must end well."""
+        command = [PYTHON, "-m", "charter.cli", "serve", *args]
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=environment(self.env), stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert "Charter serves MCP at" in line, line + process.stderr.read()
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        assert process.returncode == 0
+
+    @asynccontextmanager
+    async def client(self, token: str, mode: str = "auto") -> AsyncIterator[Client]:
+        """A real MCP client over streamable HTTP."""
+        headers = {"authorization": f"Bearer {token}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=30) as http,
+            Client(streamable_http_client(self.url, http_client=http), mode=mode) as client,
+        ):
+            yield client
+
+
+def charter(*args: str, cwd: Path, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
+    """``charter ARGS`` in a process of its own, on no terminal."""
+    command = [PYTHON, "-m", "charter.cli", *args]
+    ended = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(env or {}),
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    done = Done(ended.returncode, ended.stdout, ended.stderr)
+    assert "Traceback" not in done.both, done.both
+    return done
+
+
+def environment(extra: dict[str, str]) -> dict[str, str]:
+    """This process's, without what would configure Charter, and with warnings as errors."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CHARTER_")}
+    return {**kept, "PYTHONWARNINGS": "error", "USER": "ann", "LOGNAME": "ann", **extra}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def copied(template: Path, folder: Path) -> Project:
+    """A copy of an initialised folder, moved to a port of its own."""
+    shutil.copytree(template, folder)
+    port = free_port()
+    config = folder / "charter.toml"
+    config.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", config.read_text()))
+    tools = folder / "tools" / "casebook.tools.yaml"
+    tools.write_text(tools.read_text().replace(str(template), str(folder)))
+    return Project(folder, port)
