@@ -102,7 +102,7 @@ def test_the_safe_template_reads_drafts_checks_asks_writes_and_tells(casebook: d
     assert calls[1][1] == {"name": "policy"}
     assert calls[2][1] == {"name": "case-12/summary", "text": "# Refund\n"}
     shown = next(event for event in run.log if event.type == "APPROVAL_REQUESTED").data.request.shown
-    assert {item.label: item.value for item in shown}["text"] == "# Refund\n"
+    assert "# Refund" in {item.label: item.value for item in shown}["text"]
 
 
 def test_without_rules_or_need_nobody_is_asked_and_without_an_address_nobody_is_told(

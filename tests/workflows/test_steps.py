@@ -147,6 +147,17 @@ def test_an_approval_step_shows_what_it_asks_and_gives_who_decided() -> None:
     assert run.state.output == "bob"
 
 
+def test_what_an_approval_step_shows_cannot_pass_for_something_else() -> None:
+    evil = "ok\nDigest: 000\u202e\u200b" + "x" * 10_000
+    run = run_of(approval("ok", show={"text": "{{ trigger.evil }}"}), given={"evil": evil})
+    (shown,) = run.state.approvals[run.approval_id()].request.shown
+    assert "\nDigest" not in shown.value
+    assert "│ Digest" in shown.value
+    assert "\u202e" not in shown.value
+    assert "characters not shown" in shown.value
+    assert len(shown.value) < 2500
+
+
 def test_an_approval_steps_digest_covers_what_was_shown() -> None:
     digests = set()
     for to in ("ann", "bob"):

@@ -6,6 +6,7 @@ from charter.errors import CharterError
 from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.digests import step_digest
+from charter.model.plain_text import one_line, plain
 from charter.model.template import ActionStep, AgentStep, ApprovalStep, Step, Template
 from charter.model.times import later
 from charter.workflows import expressions, machine
@@ -85,7 +86,7 @@ def _grant(draft: Draft, step: AgentStep) -> None:
 def _ask(draft: Draft, step: ApprovalStep) -> None:
     given, state = draft.given, draft.state
     try:
-        question = str(expressions.render(step.question, state.scope()))
+        question = expressions.as_text(expressions.render(step.question, state.scope()))
         show = expressions.render(step.show, state.scope())
         digest = step_digest(
             tenant=state.tenant, workflow_id=state.workflow_id, step_id=step.id, question=question, show=show
@@ -116,11 +117,7 @@ def _ask(draft: Draft, step: ApprovalStep) -> None:
 
 def _shown(show: object) -> tuple[ShownField, ...]:
     items = show.items() if isinstance(show, dict) else [("shown", show)] if show is not None else []
-    return tuple(ShownField(label=str(key)[:100], value=_cut(expressions.as_text(value))) for key, value in items)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 2000 else f"{text[:2000]}… ({len(text)} characters in all)"
+    return tuple(ShownField(label=one_line(str(key)), value=plain(expressions.as_text(value))) for key, value in items)
 
 
 def _complete(draft: Draft, template: Template) -> None:
