@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from charter.manifests.tool_files import UpstreamManifest
+from charter.server.evaluator import PolicySets
 from charter.tools.runner import Runner
 from tests.guarantees.upstream import Counting, Governed, connected, counting_manifest, counting_process
 from tests.guarantees.world import Clock, Desk, desk_on
@@ -32,6 +33,12 @@ async def tools(manifest: UpstreamManifest) -> AsyncIterator[tuple[Governed, Run
         yield found
 
 
+@pytest.fixture(scope="session")
+def shipped(tools: tuple[Governed, Runner]) -> PolicySets:
+    """The shipped policies for these tools; immutable, so one is enough."""
+    return PolicySets(None, None, tools[0].all())
+
+
 @pytest.fixture
 def upstream(shared_upstream: Counting) -> Counting:
     """The upstream, which was never called."""
@@ -52,12 +59,13 @@ class Open(Protocol):
 
 @pytest.fixture
 async def opened(
-    tmp_path: Path, clock: Clock, tools: tuple[Governed, Runner], upstream: Counting
+    tmp_path: Path, clock: Clock, tools: tuple[Governed, Runner], upstream: Counting, shipped: PolicySets
 ) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_desk(**more: Any) -> Desk:
             governed, runner = more.pop("tools", tools[0]), more.pop("runner", tools[1])
+            more.setdefault("policies", shipped)
             entered: AbstractAsyncContextManager[Desk] = desk_on(
                 tmp_path / "charter.sqlite", governed, runner, clock, **more
             )

@@ -6,8 +6,9 @@ import pytest
 
 from charter.errors import Denied, InvalidInput, NotFound, Refused
 from charter.model import commands as cmd
+from charter.model.principal import Principal
 from tests.guarantees.upstream import Counting
-from tests.guarantees.world import AGENT, ANN, BOB, OTHER_AGENT, Desk, Principal
+from tests.guarantees.world import AGENT, ANN, BOB, OTHER_AGENT, Desk
 
 pytestmark = pytest.mark.anyio
 

@@ -35,7 +35,7 @@ class Book:
         """Write one call down; answers how often its key was seen before."""
         meta: Any = dict(ctx.request_context.meta or {})
         key = meta.get(KEY, "")
-        before = sum(line["key"] == key for line in self.lines())
+        before = [line["key"] for line in self.lines()].count(key)
         line = json.dumps({"tool": tool, "key": key, **what}).encode() + b"\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, line)  # one write: a line is whole or not there

@@ -21,7 +21,7 @@ from charter.engine.checkpoints import Checkpointer
 from charter.engine.embedded import EmbeddedEngine
 from charter.errors import NotFound
 from charter.gate import Gate, Limits, Parts, Queries
-from charter.gate.parts import CallContext, Tools, ToolRunner, Tracing
+from charter.gate.parts import CallContext, ToolRunner, Tools, Tracing
 from charter.model import commands as cmd
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
