@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from mcp import MCPError
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 Ctx = Context[Any, Any]
@@ -63,6 +64,11 @@ def build(folder: Path) -> MCPServer[Any]:
         """So many characters."""
         book.note(ctx, "huge")
         return "x" * size
+
+    @server.tool(annotations=READS)
+    def refuse() -> str:
+        """Fail as tools do."""
+        raise ToolError("The book is closed.")
 
     @server.tool(annotations=WRITES)
     async def write_idempotent(what: str, value: str, ctx: Ctx, lose: bool = False) -> str:

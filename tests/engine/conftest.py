@@ -1,0 +1,5 @@
+"""The same real parts as the gate's tests."""
+
+from tests.gate.conftest import clock, desk, manifest, opened, shared_upstream, shipped, tools, upstream
+
+__all__ = ["clock", "desk", "manifest", "opened", "shared_upstream", "shipped", "tools", "upstream"]
