@@ -121,6 +121,11 @@ def _join(*parts: Any) -> str:
     return " ".join(str(part) for part in parts if part not in (None, "", (), []))
 
 
+def _listed(names: Any) -> str:
+    """Names in a row; a damaged record may hold anything here, and is still shown."""
+    return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+
+
 def _quoted(text: Any) -> str:
     return f'"{text}"' if text else ""
 
@@ -128,7 +133,7 @@ def _quoted(text: Any) -> str:
 def _policy(data: Mapping[str, Any]) -> str:
     facts = data.get("facts")
     about = facts.get("resource_id") if isinstance(facts, dict) else None
-    policies = ", ".join(map(str, data.get("policy_ids") or ()))
+    policies = _listed(data.get("policy_ids"))
     return _join(data.get("action"), about, "→", data.get("verdict"), f"by {policies}" if policies else "") + (
         f": {data['reason']}" if data.get("reason") else ""
     )
@@ -147,7 +152,7 @@ def _decided(data: Mapping[str, Any]) -> str:
 
 
 def _invoked(data: Mapping[str, Any]) -> str:
-    approvals = ", ".join(map(str, data.get("approval_ids") or ()))
+    approvals = _listed(data.get("approval_ids"))
     return _join(
         data.get("tool"),
         data.get("effect_id"),

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import orjson
 
-from charter.errors import NotFound
+from charter.errors import Conflict, NotFound
 from charter.gate.parts import Templates
 from charter.manifests.arguments import CompiledSchema, check_value, compile_schema
 from charter.model import commands as cmd
@@ -51,12 +51,23 @@ class KnownTemplates:
         return template
 
     async def claim(self, tenant: str, template: Template, template_hash: str) -> list[tuple[str, str, str]]:
-        """What a start must claim so that the definition stays: nothing when it is there already."""
+        """What a start must claim so that the definition stays: nothing when it is there already.
+
+        Raises ``Conflict`` (``template_immutable``) when runs of this ``name@version`` were started from another definition.
+        """
         if (tenant, template_hash) in self._known:
             return []
-        if await self._store.claimed(tenant, "template", template_hash) is not None:
-            return []
-        return [("template", template_hash, template.model_dump_json(by_alias=True))]
+        started = await self._store.claimed(tenant, "template_ref", template.ref)
+        if started is not None and started != template_hash:
+            raise Conflict(
+                f"{template.ref} was changed after runs were started from it; a published version is immutable.",
+                code="template_immutable",
+                next_step="Give the changed template a new version.",
+            )
+        claims = [] if started is not None else [("template_ref", template.ref, template_hash)]
+        if await self._store.claimed(tenant, "template", template_hash) is None:
+            claims.append(("template", template_hash, template.model_dump_json(by_alias=True)))
+        return claims
 
     def check_input(self, template: Template, _template_hash: str, value: JsonObject) -> None:
         """The input against the template's schema. Raises ``InvalidInput``."""
