@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from typing import Any
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+from charter.cli.failing import run_command
+from charter.cli.root import app
 
 PYTHON = sys.executable
 
@@ -62,9 +66,16 @@ class Project:
         """One command in a process of its own. Nothing that it prints may be a traceback."""
         return charter(*args, cwd=self.folder, stdin=stdin, env={**self.env, **(env or {})})
 
+    def here(self, *args: str) -> Done:
+        """One command in this process, which is quicker; ``charter`` shows that the same works in one of its own."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = run_command(app, ["--config", str(self.folder / "charter.toml"), *args])
+        return Done(code, out.getvalue(), err.getvalue())
+
     def ok(self, *args: str, **more: Any) -> Done:
         """The same, which must succeed."""
-        done = self.charter(*args, **more)
+        done = self.charter(*args, **more) if more else self.here(*args)
         assert done.code == 0, f"charter {' '.join(args)}: {done.code}\n{done.both}"
         return done
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charter.cli.output import Json, print_json, say
+from charter.cli.output import Json, page_json, say
 from charter.cli.session import settings
 from charter.errors import NotFound
 
@@ -40,7 +40,7 @@ def list_(as_json: Json = False) -> None:
     """The names; never the values."""
     names = sorted(_file())
     if as_json:
-        print_json(names)
+        page_json(names)
     else:
         say("\n".join(names) or "No secrets.")
 

@@ -27,11 +27,12 @@ PolicyFolder = Annotated[Path | None, typer.Option("--policies", help="A folder 
 
 
 def governed(config: Settings) -> tuple[ToolManifest, ...]:
-    """The tools that policies may speak of."""
+    """The tools that policies may speak of, in the order of their names."""
     from charter.tools.folder import load_folder
 
     folder = config.tools.manifests
-    return tuple(tool for upstream in load_folder(folder) for tool in upstream.tools) if folder else ()
+    found = (tool for upstream in load_folder(folder) for tool in upstream.tools) if folder else ()
+    return tuple(sorted(found, key=lambda tool: tool.name))
 
 
 def loaded(config: Settings, folder: Path | None) -> PolicySet:

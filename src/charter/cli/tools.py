@@ -101,13 +101,13 @@ def show(name: Annotated[str, typer.Argument(help="server__tool")], as_json: Jso
     )
 
 
-async def _differences(upstream: UpstreamManifest) -> tuple[list[Difference], list[Any]]:
+async def _differences(config: Settings, upstream: UpstreamManifest) -> tuple[list[Difference], list[Any]]:
     """What differs, what is gone, and what the upstream offers that no manifest governs."""
-    from charter.cli.upstreams import _sources
+    from charter.cli.upstreams import sources
     from charter.manifests.definitions import definition_diff, definition_hash, pinned_definition
     from charter.tools.adding import discover
 
-    offered = {tool["name"]: tool for tool in await discover(upstream.server, upstream.connection, _sources())}
+    offered = {tool["name"]: tool for tool in await discover(upstream.server, upstream.connection, sources(config))}
     found = []
     for tool in upstream.tools:
         now = offered.pop(tool.upstream_name, None)
@@ -134,8 +134,9 @@ Target = Annotated[str | None, typer.Argument(metavar="[SERVER|TOOL]", help="An 
 def diff(name: Target = None, as_json: Json = False) -> None:
     """What the upstreams offer now against the pins; exit code 1 when something differs."""
     found: list[Difference] = []
-    for upstream, only in _wanted(settings(), name):
-        differing, _ = anyio.run(_differences, upstream)
+    config = settings()
+    for upstream, only in _wanted(config, name):
+        differing, _ = anyio.run(_differences, config, upstream)
         found += [item for item in differing if only in (None, item.tool)]
     if as_json:
         page_json(item.as_json() for item in found)
@@ -166,7 +167,7 @@ def pin(
     """Accept what an upstream offers now: shows the difference, asks, records it and rewrites the manifest file."""
     config = settings()
     [(upstream, only)] = _wanted(config, name)
-    differing, ungoverned = anyio.run(_differences, upstream)
+    differing, ungoverned = anyio.run(_differences, config, upstream)
     changed = [item for item in differing if only in (None, item.tool)]
     gone = [item for item in changed if item.offered is None]
     accepted = [item for item in changed if item.offered is not None and _agreed(item, yes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -19,15 +20,21 @@ from charter.errors import InvalidInput
 if TYPE_CHECKING:
     from charter.manifests.tool_files import HttpConnection, Reference, StdioConnection, UpstreamManifest
     from charter.server.app import Charter
+    from charter.server.settings_model import Settings
+    from charter.tools.connecting import Sources
 
 commands = typer.Typer(no_args_is_help=True, help="The MCP servers whose tools Charter governs.")
 Environment = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="NAME[=env:VAR|=VALUE]", help="A variable for the child, by reference."),
+    typer.Option("--env", metavar="NAME[=env:VAR|=secret:NAME]", help="A variable for the child, by reference."),
 ]
 Headers = Annotated[
     list[str] | None,
-    typer.Option("--header", metavar="NAME=env:VAR", help="A header with Charter's own credential, by reference."),
+    typer.Option(
+        "--header",
+        metavar="NAME=[PREFIX ]env:VAR|secret:NAME",
+        help="A header with Charter's own credential, by reference.",
+    ),
 ]
 
 
@@ -58,7 +65,7 @@ def add(
             next_step=f"See `charter tools diff {name}`; --replace writes it anew and forgets what was corrected in it.",
         )
     connection = _connection(list(command or ()), url, env, header, cwd)
-    offered = anyio.run(discover, name, connection, _sources())
+    offered = anyio.run(discover, name, connection, sources(config))
     upstream, left_out = propose(name, connection, offered)
     pins = [Pin(tool.name, None, tool.definition_hash) for tool in upstream.tools]
     accepted = accept(config, who(as_name, role, token_file), upstream, pins)
@@ -79,11 +86,15 @@ def _tell_added(upstream: UpstreamManifest, left_out: tuple[str, ...], accepted:
     say("Next: correct risk and side effects in that file; a running server reads it by itself.")
 
 
-def _sources() -> Any:
+def sources(config: Settings) -> Sources:
+    """Where the references of manifests are resolved: the environment and the encrypted secrets."""
+    from charter.server.app import secret_file
+    from charter.server.keys import load_keys
     from charter.server.settings import process_environment
     from charter.tools.connecting import Sources
 
-    return Sources(environment=process_environment())
+    secrets = secret_file(config, load_keys(config.keys_folder))
+    return Sources(environment=process_environment(), secrets=secrets)
 
 
 def _connection(
@@ -110,19 +121,25 @@ def _connection(
         raise InvalidInput(first["msg"].removeprefix("Value error, "), code="bad_connection") from None
 
 
+_REFERENCE = re.compile(r"(.*?)(env|secret):([A-Za-z0-9_.-]+)")
+
+
 def _references(given: list[str] | None) -> dict[str, Reference]:
+    """``NAME`` is the variable of that name; ``NAME=Bearer env:VAR`` and ``NAME=secret:NAME`` refer; else it is the value."""
     from charter.manifests.tool_files import Reference
 
     out = {}
     for item in given or ():
         name, equals, value = item.partition("=")
-        prefix, colon, rest = value.rpartition("env:")
+        match = _REFERENCE.fullmatch(value)
         if not equals:
             out[name] = Reference(env=name)
-        elif colon:
-            out[name] = Reference(env=rest, prefix=prefix)
-        else:
+        elif match is None:
             out[name] = Reference(value=value)
+        elif match[2] == "env":
+            out[name] = Reference(env=match[3], prefix=match[1])
+        else:
+            out[name] = Reference(secret=match[3], prefix=match[1])
     return out
 
 
