@@ -155,7 +155,9 @@ class Effects:
         tracing = self._gate.parts.tracing
         with tracing.tool_span(effect.tool.name, attributes):
             try:
-                outcome = await self._gate.parts.runner.run(effect, progress=ctx.progress, trace=ctx.trace, **rounds)
+                outcome = await self._gate.parts.runner.run(
+                    effect, progress=ctx.progress, trace=ctx.trace, capabilities=ctx.capabilities, **rounds
+                )
             except asyncio.CancelledError:
                 lost = EffectOutcome(
                     status="unknown", error_code="cancelled", error_message="The caller cancelled the call."
@@ -259,6 +261,7 @@ class Effects:
             is_error=outcome.is_error,
             content=content,
             structured=None if result_ref else outcome.structured,
+            meta=None if result_ref else outcome.meta,
             result_ref=result_ref,
             result_bytes=size,
             input_required=outcome.input_required,
@@ -333,7 +336,7 @@ def _result(effect: Effect, outcome: EffectOutcome, result_limit: int, output_li
     record: JsonObject = {"result_bytes": len(text)}
     if not sensitive:  # the hash of a short secret could be guessed
         record["result_digest"] = "sha256:" + sha256_hex(text)
-    too_large = len(text) > result_limit
+    too_large = len(text) + (len(_json_text(outcome.meta)) if outcome.meta else 0) > result_limit
     if effect.for_step:
         record["output"] = _output(effect.tool, outcome, output_limit)
     seal = whole if too_large or (effect.for_step and sensitive) else None

@@ -60,6 +60,7 @@ class ToolRunner(Protocol):
         input_responses: JsonObject | None = None,
         request_state: str | None = None,
         trace: Mapping[str, str] | None = None,
+        capabilities: JsonObject | None = None,
     ) -> EffectOutcome: ...
 
     async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None: ...
@@ -126,11 +127,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What travels beside a command: where it came from and how to tell of progress."""
+    """What travels beside a command: where it came from, how to tell of progress, and which of an upstream's questions
+    its client can answer (MCP client capabilities as JSON; None where there is no client)."""
 
     trace_id: str | None = None
     trace: Mapping[str, str] | None = None
     progress: Progress | None = None
+    capabilities: JsonObject | None = None
 
 
 NO_CONTEXT = CallContext()

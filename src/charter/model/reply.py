@@ -90,6 +90,7 @@ class ToolOutcome(Model):
     is_error: bool = False
     content: tuple[JsonObject, ...] = ()
     structured: Json = None
+    meta: JsonObject | None = Field(default=None, description="The upstream's own metadata of its result.")
     result_ref: str | None = None
     result_bytes: int = 0
     input_required: JsonObject | None = Field(default=None, description="The upstream asks its caller for input.")

@@ -70,14 +70,21 @@ class HttpLane:
         """Close idle connections; calls under way end by themselves."""
         self._wires.close()
 
-    async def call(self, params: JsonObject, progress: Progress | None) -> JsonObject:
-        """The raw result. Raises ``CallError``. A cancellation closes the connection, which cancels the call upstream."""
+    async def call(
+        self, params: JsonObject, progress: Progress | None, capabilities: JsonObject | None = None
+    ) -> JsonObject:
+        """The raw result. Raises ``CallError``. A cancellation closes the connection, which cancels the call upstream.
+
+        ``capabilities``: what the caller's client can answer; without it, forms.
+        """
         number, name = next(self._numbers), params["name"]
         attributes = {"mcp.method.name": "tools/call", "jsonrpc.request.id": str(number), "gen_ai.tool.name": name}
         with _tracer.start_as_current_span(
             f"MCP send tools/call {name}", kind=trace.SpanKind.CLIENT, attributes=attributes
         ):
             meta = {**params["_meta"], **self._stamp}
+            if capabilities is not None:
+                meta[types.CLIENT_CAPABILITIES_META_KEY] = capabilities
             inject(meta)
             if progress is not None:
                 meta["progressToken"] = number

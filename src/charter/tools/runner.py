@@ -30,7 +30,8 @@ TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
 PREVIEW_SECONDS: Final = 10.0
 MAX_PREVIEW: Final = 4_000
 _WITHHELD: Final = "(No preview: the arguments or the preview's results are sensitive.)"
-_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+_NOT_ITS_OWN: Final = ("io.modelcontextprotocol/", "io.charter/")
+"""Metadata of this one hop, and of Charter's own: an upstream's is not passed on."""
 
 
 class Runner:
@@ -47,6 +48,7 @@ class Runner:
         input_responses: JsonObject | None = None,
         request_state: str | None = None,
         trace: Mapping[str, str] | None = None,
+        capabilities: JsonObject | None = None,
     ) -> EffectOutcome:
         """Run the effect's call once and tell how it ended; see ``EffectOutcome`` for what each status means.
 
@@ -56,6 +58,8 @@ class Runner:
         ``traceparent``, ``tracestate`` and ``baggage``; an active OpenTelemetry span goes before it. A legacy upstream
         that asks something back within a call gets "cancel"; on 2026-07-28 the question comes back as
         ``input_required``, and the answer goes in as ``input_responses`` and ``request_state`` of the next run.
+        ``capabilities`` is what the caller's client can answer, told to upstreams of 2026-07-28 over HTTP; elsewhere, and
+        without it, forms are announced.
         """
         started = time.perf_counter_ns()
         if effect.dry_run:
@@ -71,6 +75,7 @@ class Runner:
                     progress=relay.send if progress is not None else None,
                     input_responses=input_responses,
                     request_state=request_state,
+                    capabilities=capabilities,
                 )
         except CallError as error:
             return _failed(error, _microseconds(started))
@@ -168,7 +173,7 @@ def _outcome(raw: JsonObject, duration_us: int) -> EffectOutcome:
         is_error=raw.get("isError") is True,
         content=tuple(content),
         structured=raw.get("structuredContent"),
-        meta={key: value for key, value in meta.items() if key != _SERVER_INFO} or None if meta else None,
+        meta={key: value for key, value in meta.items() if not key.startswith(_NOT_ITS_OWN)} or None if meta else None,
         duration_us=duration_us,
     )
 

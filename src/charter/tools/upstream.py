@@ -145,6 +145,7 @@ class Upstream:
         progress: Progress | None = None,
         input_responses: JsonObject | None = None,
         request_state: str | None = None,
+        capabilities: JsonObject | None = None,
     ) -> JsonObject:
         """Call the tool once and give back the raw ``tools/call`` result (complete or ``input_required``).
 
@@ -161,7 +162,7 @@ class Upstream:
                 session = self._live_session()
                 sent = True
                 if self._lane is not None:
-                    return await self._lane.call(params, progress)
+                    return await self._lane.call(params, progress, capabilities)
                 return await _send(session, params, progress)
         if not sent:
             raise CallError("not_run", "upstream_busy", f"{self.manifest.server} has no free place for another call.")

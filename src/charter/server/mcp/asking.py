@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from charter.errors import InvalidInput
 from charter.model.base import JsonObject
+from charter.server.mcp.parts import takes_forms
 
 Context = ServerRequestContext[Any, Any]
 KEY: Final = "answer"
@@ -59,8 +60,7 @@ def is_modern(ctx: Context) -> bool:
 def can_ask(ctx: Context) -> bool:
     """True when this client can show its person a form now."""
     capabilities = ctx.session.client_capabilities
-    elicitation = capabilities.elicitation if capabilities else None
-    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+    if capabilities is None or not takes_forms(capabilities):
         return False
     return is_modern(ctx) or ctx.session.can_send_request
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mcp import MCPError
 from mcp_types import CallToolRequestParams, PaginatedRequestParams
 from pydantic import BaseModel, ValidationError
 
@@ -78,7 +79,10 @@ class Tools:
         return self._door.governed.of(manifest).header_schema if manifest is not None else None
 
     async def call(self, ctx: Context, params: CallToolRequestParams) -> JsonObject:
-        """``tools/call``. Everything that goes wrong is an error result; cancellation passes through to the upstream."""
+        """``tools/call``. What goes wrong is an error result; cancellation passes through to the upstream.
+
+        One exception: 2026-07-28 wants a JSON-RPC error where the client lacks a capability that the call takes.
+        """
         try:
             incoming = Incoming(ctx, self._door.principal_of(ctx), params.arguments or {})
             verb = self._verbs.get(params.name)
@@ -90,6 +94,8 @@ class Tools:
             return results.failed(error)
         except UnicodeEncodeError:
             return results.failed(InvalidInput("The arguments hold text that is not valid Unicode."))
+        except MCPError:
+            raise
         except Exception as error:
             return results.failed(results.unexpected(error, f"tools/call {params.name[:120]!r}"))
 

@@ -15,11 +15,15 @@ from mcp_types import (
     GetPromptRequestParams,
     NotificationParams,
     PaginatedRequestParams,
+    PromptsCapability,
     ReadResourceRequestParams,
+    ServerCapabilities,
+    SetLevelRequestParams,
     SubscribeRequestParams,
     SubscriptionsListenRequestParams,
     UnsubscribeRequestParams,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from charter.gate import Gate, Queries
 from charter.server.mcp.asking import WAIT_SECONDS
@@ -48,6 +52,22 @@ class CharterServer(Server[Any]):
         """As the SDK's, but it says by default that changed lists are announced, because they are."""
         options = notification_options or NotificationOptions(tools_changed=True, resources_changed=True)
         return super().create_initialization_options(options, experimental_capabilities, extensions)
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> ServerCapabilities:
+        """As the SDK's, without what is not done: the prompts never change, and 2026-07-28 clients are not told by logs."""
+        found = super().get_capabilities(
+            notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        if protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return found
+        return found.model_copy(update={"logging": None, "prompts": PromptsCapability(list_changed=False)})
 
 
 def build_mcp_server(
@@ -94,6 +114,7 @@ def _add_handlers(server: CharterServer, door: Door, tools: Tools) -> None:
     add("resources/read", ReadResourceRequestParams, resources.read)
     add("resources/subscribe", SubscribeRequestParams, notices.subscribe)
     add("resources/unsubscribe", UnsubscribeRequestParams, notices.unsubscribe)
+    add("logging/setLevel", SetLevelRequestParams, notices.set_level)
     add("subscriptions/listen", SubscriptionsListenRequestParams, notices.listen)
     server.add_notification_handler("notifications/initialized", NotificationParams, notices.joined)
 

@@ -10,13 +10,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler, ResourcesListChanged, ResourceUpdated, ServerEvent, ToolsListChanged
 from mcp_types import (
+    LoggingLevel,
     NotificationParams,
+    SetLevelRequestParams,
     SubscribeRequestParams,
     SubscriptionFilter,
     SubscriptionsListenRequestParams,
@@ -34,7 +36,9 @@ from charter.server.mcp.resources import PENDING, Resources, workflow_uri
 _log = logging.getLogger(__name__)
 Context = ServerRequestContext[Any, Any]
 MAX_URIS: Final = 200
-_DONE: Final[JsonObject] = {"resultType": "complete"}
+_LEVELS: Final[tuple[LoggingLevel, ...]] = get_args(LoggingLevel)
+"""From ``debug`` to ``emergency``."""
+_DONE: Final[JsonObject] = {}  # strict clients of the older revisions refuse any member in an empty result
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +74,7 @@ class _Session:
     connection: Connection
     end: Callable[[], None]
     uris: set[str] = field(default_factory=set)
+    level: LoggingLevel | None = None
     waiting: dict[ServerEvent, None] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
@@ -88,8 +93,13 @@ class _Session:
                 await self.connection.send_resource_updated(event.uri)
             elif isinstance(event, ToolsListChanged):
                 await self.connection.send_tool_list_changed()
+                await self._say("notice", "The governed tools are others now; list them again.")
             else:
                 await self.connection.send_resource_list_changed()
+
+    async def _say(self, level: LoggingLevel, text: str) -> None:
+        if self.level is not None and _LEVELS.index(level) >= _LEVELS.index(self.level):
+            await self.connection.notify("notifications/message", {"level": level, "logger": "charter", "data": text})
 
     def close(self) -> None:
         self.end()
@@ -186,6 +196,14 @@ class Notices:
         session = self._sessions.get(_connection(ctx))
         if session is not None:
             session.uris.discard(params.uri)
+        return dict(_DONE)
+
+    async def set_level(self, ctx: Context, params: SetLevelRequestParams) -> JsonObject:
+        """``logging/setLevel``: from which severity on this session is told in words what happens. Until it asks, nothing."""
+        try:
+            self._session(ctx).level = params.level
+        except CharterError as error:
+            results.raise_rpc(error)
         return dict(_DONE)
 
     def _session(self, ctx: Context) -> _Session:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 import orjson
+from mcp import MCPError
+from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY
 
 from charter.errors import CharterError, Refused
 from charter.model import commands as cmd
@@ -13,12 +15,14 @@ from charter.model.base import Json, JsonObject
 from charter.model.principal import Principal
 from charter.model.reply import ToolOutcome
 from charter.server.mcp import results
-from charter.server.mcp.asking import Context, can_ask, is_modern, memo_of
+from charter.server.mcp.asking import Context, is_modern, memo_of
 from charter.server.mcp.listing import Listed
 from charter.server.mcp.parts import Door, call_context
 from charter.server.mcp.relaying import MAX_ROUNDS, answers_for_legacy, passable, refusing_answers
 
 _INPUT: Final = "input"
+UPSTREAM_ERROR: Final = "io.charter/upstream-error"
+"""In the metadata of a result: the JSON-RPC error by which the upstream answered, as it came."""
 _ENDED: Final = {
     "pending_approval": ("approval_required", "Nothing has run: people must approve this call first."),
     "denied": ("denied", "Nothing has run: the policy denies this call."),
@@ -47,6 +51,7 @@ class ToolCalls:
         note: str | None = None
         for _ in range(MAX_ROUNDS):
             if outcome.status != "input_required":
+                _refuse_if_incapable(ctx, outcome)
                 return render(outcome, listed, note)
             asked: JsonObject = outcome.input_required or {}
             if is_modern(ctx) and passable(asked, ctx.session.client_capabilities):
@@ -67,9 +72,17 @@ class ToolCalls:
         """What the upstream asked, answered where the caller cannot take the question: by form, else with "cancel"."""
         if not asked.get("inputRequests"):
             return None, note
-        if not is_modern(ctx) and can_ask(ctx) and passable(asked, ctx.session.client_capabilities):
+        can_send = not is_modern(ctx) and ctx.session.can_send_request
+        if can_send and passable(asked, ctx.session.client_capabilities):
             return await answers_for_legacy(ctx, asked), note
         return refusing_answers(asked)
+
+
+def _refuse_if_incapable(ctx: Context, outcome: ToolOutcome) -> None:
+    """2026-07-28 wants the refusal of a call that takes a capability which the client lacks as a JSON-RPC error."""
+    error = (outcome.meta or {}).get(UPSTREAM_ERROR)
+    if is_modern(ctx) and error is not None and error["code"] == MISSING_REQUIRED_CLIENT_CAPABILITY:
+        raise MCPError(code=error["code"], message=error["message"], data=error["data"])
 
 
 def passed_on(outcome: ToolOutcome, asked: JsonObject) -> JsonObject:
@@ -86,8 +99,9 @@ def passed_on(outcome: ToolOutcome, asked: JsonObject) -> JsonObject:
 
 
 def meta_of(outcome: ToolOutcome) -> JsonObject:
-    """Charter's ids beside an upstream's own answer."""
-    meta = {"io.charter/workflow_id": outcome.workflow_id, "io.charter/status": outcome.status}
+    """Charter's ids beside the metadata of the upstream's own answer."""
+    meta: JsonObject = dict(outcome.meta or {})
+    meta |= {"io.charter/workflow_id": outcome.workflow_id, "io.charter/status": outcome.status}
     for name, value in (("effect_id", outcome.effect_id), ("proposal_id", outcome.proposal_id)):
         if value:
             meta[f"io.charter/{name}"] = value

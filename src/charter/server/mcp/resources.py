@@ -77,7 +77,7 @@ class Resources:
         try:
             value = await self.value(self._door.principal_of(ctx), params.uri)
         except CharterError as error:
-            results.raise_rpc(error)
+            results.raise_rpc(error, uri=params.uri)
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
         contents = [{"uri": params.uri, "mimeType": MIME, "text": text}]
         return {"contents": contents, "resultType": "complete"}

@@ -67,10 +67,10 @@ def said(error: CharterError) -> str:
     return f"{error.message} — Next: {error.next_step}"
 
 
-def raise_rpc(error: CharterError) -> NoReturn:
+def raise_rpc(error: CharterError, **more: Json) -> NoReturn:
     """Raise the error for what has no error results of its own: prompts, resources, completions, lists."""
     code = INVALID_PARAMS if isinstance(error, InvalidInput | NotFound) else RPC_CODES.get(error.code, INTERNAL_ERROR)
-    raise MCPError(code=code, message=said(error), data=error.as_json()) from None
+    raise MCPError(code=code, message=said(error), data={**error.as_json(), **more}) from None
 
 
 def unexpected(error: Exception, doing: str) -> CharterError:
