@@ -59,6 +59,7 @@ async def decisions(charter: Harness, ids: dict[str, str]) -> list[dict[str, Any
 # -- request_approval
 
 
+@pytest.mark.guarantee("G3")
 async def test_the_clients_person_is_asked_on_the_spot_and_their_yes_runs_the_call_once(
     charter: Harness, era: str
 ) -> None:
@@ -144,6 +145,7 @@ async def test_a_client_that_cannot_ask_gets_pending_at_once(charter: Harness, e
     assert blocked[0]["approval_id"] == view["approval_id"]
 
 
+@pytest.mark.guarantee("G4")
 async def test_high_risk_is_never_decided_at_the_agents_own_client(charter: Harness, era: str) -> None:
     person = says("approve")
     async with charter.client_as(AGENT, era, person) as client:
@@ -170,6 +172,7 @@ async def test_an_agent_that_acts_for_nobody_has_nobody_to_ask(charter: Harness,
     assert person.seen == []
 
 
+@pytest.mark.guarantee("G4")
 async def test_who_runs_the_agent_with_a_persons_own_credential_cannot_approve_it(charter: Harness, era: str) -> None:
     person = says("approve")
     async with charter.client_as(CAROL, era, person) as client:
@@ -291,6 +294,7 @@ async def test_asking_for_more_in_a_prompt_reaches_the_agent(charter: Harness, e
     assert "For whom?" in text(where)
 
 
+@pytest.mark.guarantee("G3")
 async def test_an_edit_shows_both_calls_and_is_a_new_call_for_the_policy(charter: Harness, era: str) -> None:
     ids = await new_workflow(charter)
     approval_id, proposal_id = await pending(charter, ids)

@@ -45,6 +45,7 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.guarantee("G10")
 @both_eras
 @pytest.mark.parametrize(("tool", "arguments", "field"), MALFORMED)
 async def test_malformed_arguments_are_refused_naming_the_field(
@@ -57,6 +58,7 @@ async def test_malformed_arguments_are_refused_naming_the_field(
     assert await charter.store.tenants() == []
 
 
+@pytest.mark.guarantee("G10")
 @both_eras
 @pytest.mark.parametrize("value", [deep(100), "x" * 2_000_000, [0] * 600_000], ids=["deep", "long", "wide"])
 async def test_giant_and_deep_arguments_are_refused(charter: Harness, era: str, value: Any) -> None:
@@ -123,6 +125,7 @@ async def second_round(client: Client, arguments: dict[str, str], state: str, to
     )
 
 
+@pytest.mark.guarantee("G10")
 async def test_tampered_echoed_and_borrowed_state_is_refused(charter: Harness) -> None:
     mallory = AGENT.model_copy(update={"acts_for": "mallory"})
     async with (
@@ -214,6 +217,8 @@ async def test_who_shows_no_credential_gets_nothing(charter: Harness, era: str) 
             await client.read_resource("charter://approvals/pending")
 
 
+@pytest.mark.guarantee("G8")
+@pytest.mark.guarantee("G10")
 @both_eras
 async def test_what_nobody_foresaw_is_an_error_with_a_reference_and_without_its_text(
     charter: Harness, era: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

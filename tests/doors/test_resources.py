@@ -61,6 +61,7 @@ async def test_the_templates_are_listed_and_completed(charter: Harness, era: str
         assert found.completion.values == [ids["workflow_id"]]
 
 
+@pytest.mark.guarantee("G9")
 @both_eras
 async def test_what_is_not_yours_cannot_be_read(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT, era) as client:
@@ -142,6 +143,7 @@ async def test_a_subscriber_hears_of_changes_to_its_workflow_and_to_what_waits(c
         assert not any(other["workflow_id"] in item for item in heard)
 
 
+@pytest.mark.guarantee("G9")
 @both_eras
 async def test_nobody_hears_of_another_tenant_or_of_what_they_may_not_read(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT) as client:

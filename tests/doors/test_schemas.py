@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.model.tool import ToolManifest
@@ -106,6 +106,7 @@ names = st.sampled_from(["a", "b", "workflow_id", "agent_invocation_id", "propos
 values = st.one_of(st.integers(), st.text(max_size=5))
 
 
+@settings(deadline=None)
 @given(own=st.dictionaries(names, values, max_size=4))
 def test_a_tools_own_arguments_come_out_as_they_went_in(own: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {name: {} for name in own}, "required": list(own)}

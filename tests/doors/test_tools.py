@@ -99,6 +99,7 @@ async def test_propose_action_says_permitted_or_needs_approval_or_denied(charter
         assert code(unknown) == "unknown_tool"
 
 
+@pytest.mark.guarantee("G1")
 async def test_a_call_outside_any_workflow_is_denied_with_the_reason_and_on_record(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT, era) as client:
         result = await call(client, "invoke_tool", tool="casebook__list_notes", arguments={})
@@ -141,6 +142,7 @@ async def test_missing_approval_is_an_error_that_holds_the_proposal_on_both_road
     assert not charter.notes.joinpath("a.md").exists()
 
 
+@pytest.mark.guarantee("G9")
 async def test_an_agent_sees_nothing_of_another_tenant(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT, era) as client:
         ids = await start(client)
