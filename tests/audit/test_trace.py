@@ -118,14 +118,30 @@ def action_run() -> Run:
     return run
 
 
+def branching_run() -> Run:
+    """A condition that leaves one of two steps out."""
+    run = Run(
+        template(
+            {"id": "big", "type": "condition", "expression": "trigger.n > 1", "if_true": ["a"], "if_false": ["b"]},
+            {"id": "a", "type": "agent"},
+            {"id": "b", "type": "agent"},
+        )
+    ).start({"n": 5})
+    run.complete()
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
+BRANCH = record(branching_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
-@pytest.mark.parametrize("trace", [GOOD, DOUBT, ACTION, GOOD[:9], []], ids=["good", "doubt", "action", "half", "none"])
+@pytest.mark.parametrize(
+    "trace", [GOOD, DOUBT, ACTION, BRANCH, GOOD[:9], []], ids=["good", "doubt", "action", "branch", "half", "none"]
+)
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
 
@@ -143,6 +159,14 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
     "a step not opened": ("step_opened_first", lambda: without(GOOD, "WORKFLOW_STEP")),
     "a step opened twice": ("step_opened_first", lambda: twice(GOOD, "WORKFLOW_STEP")),
     "a step ended twice": ("step_opened_first", lambda: twice(GOOD, "WORKFLOW_STEP", 1)),
+    "a step that its condition left out": (
+        "branch_as_decided",
+        lambda: with_data(BRANCH, "WORKFLOW_STEP", 4, status="opened", reason=None),
+    ),
+    "a branch that the value does not take": (
+        "branch_as_decided",
+        lambda: with_data(BRANCH, "WORKFLOW_STEP", 1, output={"value": 1, "branch": "if_true"}),
+    ),
     "an agent before its step": ("step_opened_first", lambda: moved(GOOD, "AGENT_INVOKE", 1)),
     "people asked in no step": ("step_opened_first", lambda: with_request(GOOD, step_id="nowhere")),
     "no agent invoked": ("invocation_granted_first", lambda: without(GOOD, "AGENT_INVOKE")),

@@ -120,6 +120,27 @@ def test_fields_that_a_steps_output_does_not_have() -> None:
     assert checked(step, output="{{ steps.a.output.n }}") == []
 
 
+def test_the_steps_that_a_condition_names() -> None:
+    def branching(needs: Any = None, **more: Any) -> Any:
+        condition = {"id": "big", "type": "condition", "expression": "true", "needs": [], **more}
+        return checked(agent("a"), condition, agent("b", needs=needs), agent("c"))
+
+    assert branching(if_true=["b"], if_false=["c"]) == []
+    one(branching(if_true=["x"]), "error", "/steps/1/if_true/0", "no step 'x'")
+    one(branching(if_true=["b"], if_false=["b"]), "error", "/steps/1/if_false/0", "both branches")
+    one(branching(if_true=["a"]), "error", "/steps/1/if_true/0", "does not come after 'big'")
+    one(branching(needs=["a"], if_false=["c"]), "error", "/steps/1/if_false/0", "does not come after 'big'")
+    one(branching(if_true=["big"]), "error", "/steps/1/if_true/0", "does not come after")
+    one(branching(), "warning", "/steps/1", "no step depends")
+    one(branching(expression="1 +", if_true=["b"]), "error", "/steps/1/expression", "does not compile")
+
+
+def test_a_field_of_a_step_that_a_branch_may_leave_out() -> None:
+    condition = {"id": "big", "type": "condition", "expression": "true", "if_true": ["b"]}
+    found = checked(condition, agent("b"), agent("c", instructions="{{ steps.b.output.x }}"))
+    one(found, "warning", "/steps/2/instructions", "may be skipped")
+
+
 def test_schemas_that_are_none() -> None:
     found = checked(agent("a", output_schema={"type": 3}), input={"type": "string"})
     assert [item.where for item in found] == ["/input/type", "/steps/0/output_schema"]

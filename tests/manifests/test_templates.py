@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from charter.errors import Conflict, InvalidInput, NotFound
 from charter.manifests.templates import (
+    STEP_MODELS,
     Catalogue,
     catalogue_of,
     load_template,
@@ -21,7 +22,7 @@ from charter.manifests.templates import (
     read_template,
     template_hash,
 )
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, Template
+from charter.model.template import Template
 from charter.workflows.expressions import problem
 
 GOOD = """\
@@ -69,7 +70,7 @@ def test_a_template_is_read_from_yaml_and_the_same_from_json() -> None:
     [
         ("tool: box__read", "tol: box__read", 8, "/steps/0/tol", "`tool`"),
         ("question: Pay", "questions: Pay", 13, "/steps/1/questions", "`question`"),
-        ("type: action", "type: acton", 7, "/steps/0/type", "agent, action, approval"),
+        ("type: action", "type: acton", 7, "/steps/0/type", "agent, action, approval, condition"),
         ('version: "1.2"', "version: 1.2", 3, "/version", "quotes"),
         ('version: "1.2"', "version: latest", 3, "/version", "docs/templates.md"),
         ("name: review", "nam: review", 2, "/nam", "`name`"),
@@ -216,11 +217,11 @@ def test_findings_of_a_file_know_their_lines() -> None:
     assert [(item.level, item.where, item.line) for item in found] == [("warning", "/steps/0/tool", 8)]
 
 
-def test_the_documented_template_is_sound() -> None:
+def test_the_documented_templates_are_sound() -> None:
     page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text("utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    file = read_template(text, "docs/templates.md", check_expression=problem)
-    assert file.findings(check_expression=problem) == []
-    for model in (Template, AgentStep, ActionStep, ApprovalStep):
+    for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        file = read_template(text, "docs/templates.md", check_expression=problem)
+        assert file.findings(check_expression=problem) == []
+    for model in (Template, *STEP_MODELS.values()):
         for name, item in model.model_fields.items():
             assert f"`{item.alias or name}`" in page, name

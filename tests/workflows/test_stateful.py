@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from charter.audit.trace import validate_trace
 from charter.workflows import decide as rules
@@ -26,7 +26,16 @@ FLOW = template(
         "needs": ["look"],
         "if": "trigger.careful",
     },
-    {"id": "save", "type": "action", "tool": "box__write", "needs": ["ok", "work"], "arguments": {"text": "end"}},
+    {
+        "id": "choose",
+        "type": "condition",
+        "needs": ["ok", "work"],
+        "expression": "steps.ok.status == 'completed'",
+        "if_true": ["save"],
+        "if_false": ["pay"],
+    },
+    {"id": "save", "type": "action", "tool": "box__write", "arguments": {"text": "end"}},
+    {"id": "pay", "type": "action", "tool": "box__pay", "arguments": {"cents": 1}, "on_failure": "skip"},
     output="{{ steps.work.output }}",
 )
 PEOPLE = st.sampled_from([AGENT, OTHER_AGENT, ANN, BOB, CAT])
@@ -41,7 +50,10 @@ class Governed(RuleBasedStateMachine):
         self.run = Run(FLOW, tools=tools)
         self.retried: Counter[str] = Counter()
         self.ended_at: int | None = None
-        self.run.start({"careful": True})
+
+    @initialize(careful=st.sampled_from([True, True, False]))
+    def start(self, careful: bool) -> None:
+        self.run.start({"careful": careful})
 
     def pick(self, data: st.DataObject, keys: Any) -> str:
         return str(data.draw(st.sampled_from(sorted(keys))))
@@ -172,6 +184,16 @@ class Governed(RuleBasedStateMachine):
         if any(item.what == "engine" for item in blockers):
             assert rules.runnable_steps(self.run.state)
         assert self.run.context().next_step
+
+    @invariant()
+    def only_the_branch_that_was_taken_opens(self) -> None:
+        steps = self.run.steps()
+        decided = self.run.state.steps.get("choose")
+        if decided is None or decided.status != "completed":
+            assert not {"save", "pay"} & steps.keys()
+        else:
+            (left_out,) = decided.output["left_out"]
+            assert steps.get(left_out, "skipped") == "skipped"
 
     @invariant()
     def an_approval_is_used_once_by_the_call_it_was_for(self) -> None:

@@ -23,6 +23,7 @@ TRACE_RULES = {
     "versions_without_gap": "Versions count from 1 without a gap.",
     "nothing_after_the_end": "After the run's end only what was under way may still be told, and refusals.",
     "step_opened_first": "A step is opened once, before anything happens in it, and ends once.",
+    "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
     "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
     "permit_before_call": "Each tool call follows a policy decision that permits this exact call, used once.",
@@ -62,6 +63,7 @@ class _Trace:
 
     findings: list[Finding] = field(default_factory=list)
     run: Run = field(default_factory=Run)
+    left_out: set[str] = field(default_factory=set)
     before: Envelope | None = None
     now: Envelope | None = None
     calls: Calls = field(init=False)
@@ -123,13 +125,25 @@ class _Trace:
         before = self.run.steps.get(data.step_id)
         self.run.steps[data.step_id] = data.status
         self.run.step_types[data.step_id] = data.step_type
+        if data.step_type == "condition" and data.status == "completed":
+            self._check_branch(data)
         if data.status == "opened":
+            if data.step_id in self.left_out:
+                self.say("branch_as_decided", f"Step {data.step_id} is opened, and a condition left it out.")
             if before is not None:
                 self.say("step_opened_first", f"Step {data.step_id} is opened again.")
         elif before in _STEP_ENDS:
             self.say("step_opened_first", f"Step {data.step_id} ends a second time, as {data.status}.")
         elif before is None and data.status not in ("skipped", "failed"):
             self.say("step_opened_first", f"Step {data.step_id} is {data.status} and was never opened.")
+
+    def _check_branch(self, data: ev.WorkflowStep) -> None:
+        output = data.output if isinstance(data.output, dict) else {}
+        value, left_out = output.get("value"), output.get("left_out")
+        if not isinstance(value, bool) or output.get("branch") != ("if_true" if value else "if_false"):
+            self.say("branch_as_decided", f"Condition {data.step_id} takes a branch that is not its value's.")
+        if isinstance(left_out, list):
+            self.left_out.update(name for name in left_out if isinstance(name, str))
 
     def on_agent(self, data: ev.AgentInvoke) -> None:
         known = self.run.invocations.get(data.agent_invocation_id)

@@ -61,7 +61,9 @@ def show(
 def _step(template: Template, index: int) -> str:
     step = template.steps[index]
     after = ", ".join(template.needs_of(index))
-    about = {"agent": "allowed_tools", "action": "tool", "approval": "question"}.get(step.type, "")
+    about = {"agent": "allowed_tools", "action": "tool", "approval": "question", "condition": "expression"}.get(
+        step.type, ""
+    )
     value = getattr(step, about, "")
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return f"{step.id} ({step.type}){f' after {after}' if after else ''}: {text}".rstrip(": ")

@@ -14,7 +14,7 @@ from charter.errors import CharterError
 from charter.manifests.arguments import compile_schema
 from charter.model.base import JsonObject
 from charter.model.placeholders import expressions_in
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, Step, Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template
 
 MAX_STEPS: Final = 100
 CheckExpression = Callable[[str], str | None]
@@ -58,6 +58,7 @@ def validate(
     found = [*_schemas(template), *graph.findings()]
     found += _installed(template, tools, roles, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):
+        found += _branches(template, graph)
         for pointer, source, step in _sources(template):
             problem = check_expression(source) if check_expression else None
             if problem is not None:
@@ -122,6 +123,33 @@ class _Graph:
                 return []
             step = blocked[0]
         return path[path.index(step) :]
+
+
+# -- branches
+
+
+def _branches(template: Template, graph: _Graph) -> Iterator[Finding]:
+    """The steps that a condition names must be there, come after it, and be in one of its branches only."""
+    for index, step in enumerate(template.steps):
+        if not isinstance(step, ConditionStep):
+            continue
+        if not (step.if_true or step.if_false):
+            mend = "Name the steps that depend on it in `if_true` or `if_false`."
+            yield Finding("warning", f"/steps/{index}", "no step depends on this condition", mend)
+        for branch, named in (("if_true", step.if_true), ("if_false", step.if_false)):
+            for number, name in enumerate(named):
+                where = f"/steps/{index}/{branch}/{number}"
+                if name not in graph.ids:
+                    yield Finding("error", where, f"there is no step {name!r}", f"Steps are: {', '.join(graph.ids)}.")
+                elif step.id not in graph.before[name]:
+                    mend = f"Add {step.id!r} to the needs of step {name!r}, or of a step that it needs."
+                    yield Finding("error", where, f"step {name!r} does not come after {step.id!r}", mend)
+                elif branch == "if_false" and name in step.if_true:
+                    yield Finding("error", where, f"step {name!r} is in both branches", "Take it out of one of them.")
+
+
+def _branched(template: Template, step_id: str) -> bool:
+    return any(step_id in (*step.if_true, *step.if_false) for step in template.steps if isinstance(step, ConditionStep))
 
 
 # -- schemas, tools, roles
@@ -210,6 +238,8 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
             texts = {"arguments": step.arguments}
         elif isinstance(step, ApprovalStep):
             texts = {"question": step.question, "show": step.show}
+        elif isinstance(step, ConditionStep):
+            yield f"{where}/expression", step.expression, step
         for name, value in texts.items():
             for source in expressions_in(value):
                 yield f"{where}/{name}", source, step
@@ -238,12 +268,13 @@ def _step_reference(
         mend = f"Add {ref!r} to the needs of step {step.id!r}, or of a step that it needs."
         yield Finding("error", where, f"step {ref!r} may not be over when step {step.id!r} reads it", mend)
     elif part == "output" and name:
-        yield from _output_field(template.steps[graph.ids.index(ref)], name, where, asked)
+        yield from _output_field(template, template.steps[graph.ids.index(ref)], name, where, asked)
 
 
-def _output_field(target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
+def _output_field(template: Template, target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
     ref = target.id
-    skipped = target.condition is not None or (isinstance(target, ActionStep) and target.on_failure == "skip")
+    skipped = target.condition is not None or _branched(template, ref)
+    skipped = skipped or (isinstance(target, ActionStep) and target.on_failure == "skip")
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)

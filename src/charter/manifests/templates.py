@@ -23,11 +23,16 @@ from charter.manifests.template_checks import CheckExpression, Finding, validate
 from charter.manifests.yaml_text import Document, load
 from charter.model.base import Json
 from charter.model.canonical import digest
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Template
 
 CODE: Final = "template_invalid"
 MAX_BYTES: Final = 256 * 1024
-_STEPS: Final[dict[str, Any]] = {"agent": AgentStep, "action": ActionStep, "approval": ApprovalStep}
+STEP_MODELS: Final[dict[str, Any]] = {
+    "agent": AgentStep,
+    "action": ActionStep,
+    "approval": ApprovalStep,
+    "condition": ConditionStep,
+}
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 
 
@@ -139,7 +144,7 @@ def _from_file(error: Misconfigured) -> InvalidInput:
 
 def _of_pydantic(error: ErrorDetails, document: Document) -> dict[str, str]:
     path = list(error["loc"])
-    step_type = path[2] if len(path) > 2 and path[0] == "steps" and path[2] in _STEPS else None
+    step_type = path[2] if len(path) > 2 and path[0] == "steps" and path[2] in STEP_MODELS else None
     if step_type is not None:
         del path[2]  # pydantic names the branch of the union; the text has no such level
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
@@ -150,16 +155,16 @@ def _of_pydantic(error: ErrorDetails, document: Document) -> dict[str, str]:
     if kind == "missing":
         return _problem(pointer, f"{name!r} is missing", f"Add `{name}:`.")
     if kind == "union_tag_invalid":
-        return _problem(f"{pointer}/type", "this is no step type", f"Use one of: {', '.join(_STEPS)}.")
+        return _problem(f"{pointer}/type", "this is no step type", f"Use one of: {', '.join(STEP_MODELS)}.")
     if kind == "union_tag_not_found":
-        return _problem(pointer, "'type' is missing", f"Add `type:` with one of: {', '.join(_STEPS)}.")
+        return _problem(pointer, "'type' is missing", f"Add `type:` with one of: {', '.join(STEP_MODELS)}.")
     if kind == "string_type" and pointer in document.lines:
         return _problem(pointer, "text is needed here", f'Put it in quotes: {name}: "…".')
     return _problem(pointer, message[:1].lower() + message[1:], "Correct this field; docs/templates.md lists them.")
 
 
 def _meant(name: str, step_type: Any, path: list[Any]) -> str:
-    model: Any = _STEPS[step_type] if step_type and len(path) == 3 else Template if len(path) == 1 else None
+    model: Any = STEP_MODELS[step_type] if step_type and len(path) == 3 else Template if len(path) == 1 else None
     if model is None:
         return "Remove it; docs/templates.md lists what may stand here."
     known = [item.alias or key for key, item in model.model_fields.items()]

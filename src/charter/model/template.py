@@ -83,7 +83,19 @@ class ApprovalStep(StepBase):
     )
 
 
-Step = Annotated[AgentStep | ActionStep | ApprovalStep, Field(discriminator="type")]
+class ConditionStep(StepBase):
+    """Branches: it ends at once, and the steps of the branch that was not taken are skipped when their turn comes.
+
+    Its output is ``{value, branch, left_out}``. A condition that is skipped itself takes neither branch.
+    """
+
+    type: Literal["condition"]
+    expression: str = Field(description="CEL; true or false. Anything else, and any error, fails the step.")
+    if_true: tuple[str, ...] = Field(default=(), description="Steps that run only when it is true.")
+    if_false: tuple[str, ...] = Field(default=(), description="Steps that run only when it is false.")
+
+
+Step = Annotated[AgentStep | ActionStep | ApprovalStep | ConditionStep, Field(discriminator="type")]
 
 
 class Template(Model):

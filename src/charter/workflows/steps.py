@@ -7,7 +7,7 @@ from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.digests import step_digest
 from charter.model.plain_text import one_line, plain
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, Step, Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template
 from charter.model.times import later
 from charter.workflows import expressions, machine
 from charter.workflows.draft import Draft
@@ -35,6 +35,9 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     needs = [_status(draft, need) for need in template.needs_of(index)]
     if not all(status in machine.STEP_DONE for status in needs):
         return False
+    if (left_out := _left_out(draft, template, step)) is not None:
+        _mark(draft, step, "skipped", reason=left_out)
+        return True
     try:
         wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
     except CharterError as error:
@@ -46,6 +49,21 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     _mark(draft, step, "opened")
     _open(draft, step)
     return True
+
+
+def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
+    """Why the step is not in the branch that a condition took, or None: it is skipped in its turn, so that a join after it
+    still waits for all that came before."""
+    for other in template.steps:
+        if not isinstance(other, ConditionStep) or step.id not in (*other.if_true, *other.if_false):
+            continue
+        decided = draft.state.steps.get(other.id, StepState())
+        if decided.status != "completed":
+            return f"It is in a branch of {other.id!r}, which took none: it was {decided.status}."
+        if step.id in decided.output["left_out"]:
+            value = "true" if decided.output["value"] else "false"
+            return f"It is in the other branch: {other.id!r} ({other.expression}) is {value}."
+    return None
 
 
 def _mark(draft: Draft, step: Step, status: str, **fields: object) -> None:
@@ -60,6 +78,19 @@ def _open(draft: Draft, step: Step) -> None:
         _grant(draft, step)
     elif isinstance(step, ApprovalStep):
         _ask(draft, step)
+    elif isinstance(step, ConditionStep):
+        _branch(draft, step)
+
+
+def _branch(draft: Draft, step: ConditionStep) -> None:
+    try:
+        value = expressions.condition(step.expression, draft.state.scope())
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
+    left_out = step.if_false if value else step.if_true
+    output = {"value": value, "branch": "if_true" if value else "if_false", "left_out": list(left_out)}
+    _mark(draft, step, "completed", output=output)
 
 
 def _grant(draft: Draft, step: AgentStep) -> None:
