@@ -63,6 +63,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return self._waiting
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed it meanwhile, as servers do with idle ones."""
+        return self._transport is None or self._transport.is_closing()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()

@@ -14,6 +14,7 @@ def listening() -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bound.bind(("127.0.0.1", 0))
+    bound.listen(1024)  # before READY is said: who connects then waits in the queue
     return bound
 
 

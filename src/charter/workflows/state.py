@@ -97,9 +97,9 @@ class GrantState:
         return self.given.bounds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
-    """A workflow now. ``version`` counts its events."""
+    """A workflow now. ``version`` counts its events. Without slots, so that :func:`changed` can copy it in one go."""
 
     workflow_id: str
     tenant: str
@@ -146,8 +146,15 @@ class State:
         }
 
 
+def changed(state: State, **changes: Any) -> State:
+    """``dataclasses.replace`` for the one record that every event copies, at a tenth of its cost."""
+    after = object.__new__(State)
+    after.__dict__.update(state.__dict__, **changes)
+    return after
+
+
 def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
-    return replace(
+    return changed(
         state,
         status=machine.WORKFLOW[(state.status, "WORKFLOW_STARTED")],
         template=data.template,
@@ -173,7 +180,7 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         reason=data.reason,
         code=data.code,
     )
-    return replace(state, steps={**state.steps, data.step_id: after})
+    return changed(state, steps={**state.steps, data.step_id: after})
 
 
 def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
@@ -193,7 +200,7 @@ def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
         )
     else:
         after = replace(before, status=status, since=time)
-    return replace(state, invocations={**state.invocations, data.agent_invocation_id: after})
+    return changed(state, invocations={**state.invocations, data.agent_invocation_id: after})
 
 
 def _only_once(known: dict[str, Any], key: str) -> None:
@@ -206,7 +213,7 @@ def _proposal(state: State, data: ev.ProposalMade, _time: str) -> State:
     proposals = {**state.proposals, data.proposal_id: ProposalState(made=data)}
     if data.replaces and data.replaces in proposals:
         proposals[data.replaces] = replace(proposals[data.replaces], replaced_by=data.proposal_id)
-    return replace(state, proposals=proposals)
+    return changed(state, proposals=proposals)
 
 
 def _approval_requested(state: State, data: ev.ApprovalRequested, _time: str) -> State:
@@ -218,7 +225,7 @@ def _approval_requested(state: State, data: ev.ApprovalRequested, _time: str) ->
         before = proposals[request.proposal_id]
         proposals = {**proposals, request.proposal_id: replace(before, approval_id=request.approval_id)}
     approvals = {**state.approvals, request.approval_id: ApprovalState(request=request, status=status)}
-    return replace(state, approvals=approvals, proposals=proposals)
+    return changed(state, approvals=approvals, proposals=proposals)
 
 
 def _approval_decided(state: State, data: ev.ApprovalDecided, _time: str) -> State:
@@ -228,23 +235,23 @@ def _approval_decided(state: State, data: ev.ApprovalDecided, _time: str) -> Sta
         status=machine.APPROVAL[(before.status, data.status)],
         decisions=(*before.decisions, data),
     )
-    return replace(state, approvals={**state.approvals, data.approval_id: after})
+    return changed(state, approvals={**state.approvals, data.approval_id: after})
 
 
 def _approval_closed(state: State, data: ev.ApprovalClosed, _time: str) -> State:
     before = state.approvals[data.approval_id]
     after = replace(before, status=machine.APPROVAL[(before.status, data.status)])
-    return replace(state, approvals={**state.approvals, data.approval_id: after})
+    return changed(state, approvals={**state.approvals, data.approval_id: after})
 
 
 def _grant_given(state: State, data: ev.GrantGiven, _time: str) -> State:
     _only_once(state.grants, data.grant_id)
-    return replace(state, grants={**state.grants, data.grant_id: GrantState(given=data, uses_left=data.bounds.uses)})
+    return changed(state, grants={**state.grants, data.grant_id: GrantState(given=data, uses_left=data.bounds.uses)})
 
 
 def _grant_revoked(state: State, data: ev.GrantRevoked, _time: str) -> State:
     grant = replace(state.grants[data.grant_id], revoked=True)
-    return replace(state, grants={**state.grants, data.grant_id: grant})
+    return changed(state, grants={**state.grants, data.grant_id: grant})
 
 
 def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
@@ -254,7 +261,7 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
         raise KeyError(("attempt", data.attempt))
     effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time)}
     if before is not None:
-        return replace(state, effects=effects)
+        return changed(state, effects=effects)
     invocations, proposals, approvals, grants = (
         state.invocations,
         state.proposals,
@@ -275,7 +282,7 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     if data.grant_id in grants:
         grant = grants[data.grant_id]
         grants = {**grants, data.grant_id: replace(grant, uses_left=grant.uses_left - 1)}
-    return replace(
+    return changed(
         state,
         effects=effects,
         invocations=invocations,
@@ -293,7 +300,7 @@ def _effect_ended(state: State, effect_id: str, event_type: str) -> State:
     proposal = proposals.get(before.invoke.proposal_id)
     if proposal is not None and proposal.approval_id is None:
         proposals = {key: value for key, value in proposals.items() if key != before.invoke.proposal_id}
-    return replace(state, effects=effects, proposals=proposals)
+    return changed(state, effects=effects, proposals=proposals)
 
 
 def _tool_result(state: State, data: ev.ToolResult, _time: str) -> State:
@@ -305,20 +312,20 @@ def _effect_resolved(state: State, data: ev.EffectResolved, time: str) -> State:
         return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED")
     before = state.effects[data.effect_id]
     machine.EFFECT[(before.status, "EFFECT_RESOLVED")]
-    return replace(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
+    return changed(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
 
 
 def _in_doubt(state: State, data: ev.EffectInDoubt, time: str) -> State:
     before = state.effects[data.effect_id]
     status = machine.EFFECT[(before.status, "EFFECT_IN_DOUBT")]
     after = replace(before, status=status, since=time, reason=data.reason)
-    return replace(state, effects={**state.effects, data.effect_id: after})
+    return changed(state, effects={**state.effects, data.effect_id: after})
 
 
 def _ended(event_type: str) -> Callable[[State, Any, str], State]:
     def apply_end(state: State, data: ev.WorkflowEnded, _time: str) -> State:
         status = machine.WORKFLOW[(state.status, event_type)]
-        return replace(state, status=status, output=data.output, reason=data.reason)
+        return changed(state, status=status, output=data.output, reason=data.reason)
 
     return apply_end
 
@@ -359,7 +366,7 @@ def apply(state: State, event: ev.Event) -> State:
             f"Event {state.version + 1} of {state.workflow_id} ({event.type}) cannot follow: {error.args[0]!r}.",
             detail={"workflow_id": state.workflow_id, "version": state.version + 1},
         ) from None
-    return replace(after, version=state.version + 1, updated_at=event.time)
+    return changed(after, version=state.version + 1, updated_at=event.time)
 
 
 def fold(state: State, events: Iterable[ev.Event]) -> State:
