@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -76,6 +75,7 @@ def _door(charter: Charter, *, stdio: bool) -> CharterServer:
         ),
     )
     charter.registry.subscribe(server.notices.tools_changed)
+    charter.engine.relay_when(server.notices.wanted)
     return server
 
 
@@ -124,31 +124,24 @@ def _configured_url(config: Settings) -> str:
 
 async def _serve_stdio(config: Settings) -> None:
     """Until the client closes its end, or a signal comes. Nothing but MCP goes to standard output."""
+    from charter.cli.stdin_relay import endable_stdin
     from charter.server.app import running
     from charter.server.http import serve_stdio
 
-    signalled = False
     async with running(config) as charter:
-        acting = f" for {config.stdio.acts_for}" if config.stdio.acts_for else ""
-        note(f"Charter serves MCP on standard input and output; the caller is {config.stdio.agent}{acting}.")
-        async with anyio.create_task_group() as tasks:
+        door, acting = _door(charter, stdio=True), f" for {config.stdio.acts_for}" if config.stdio.acts_for else ""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, endable_stdin() as end:
+            note(f"Charter serves MCP on standard input and output; the caller is {config.stdio.agent}{acting}.")
+            async with anyio.create_task_group() as tasks:
 
-            async def on_signal() -> None:
-                nonlocal signalled
-                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async def on_signal() -> None:
                     async for _ in signals:
-                        signalled = True
-                        tasks.cancel_scope.cancel()
-                        return
+                        end()
 
-            tasks.start_soon(on_signal)
-            await serve_stdio(_door(charter, stdio=True))
-            tasks.cancel_scope.cancel()
+                tasks.start_soon(on_signal)
+                await serve_stdio(door)
+                tasks.cancel_scope.cancel()
     note("Charter has stopped; everything acknowledged is on disk.")
-    if signalled:
-        # The thread that reads standard input cannot be woken; the store is closed, so nothing is lost by leaving.
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def mcp_config(

@@ -38,16 +38,14 @@ _MOVES = frozenset({"WORKFLOW_STEP", "AGENT_INVOKE", "APPROVAL_REQUESTED", "APPR
 class EmbeddedEngine:
     """Wakes runs, runs their steps, and settles what a dead process left behind."""
 
-    def __init__(
-        self, gate: Gate, *, steps_at_once: int = 16, relay_wanted: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, gate: Gate, *, steps_at_once: int = 16) -> None:
         self._gate = gate
         self._store = gate.parts.store
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(steps_at_once)
         self._driving: dict[Due, asyncio.Task[None]] = {}
         self._resting: dict[Due, float] = {}
-        self._relay_wanted = relay_wanted
+        self._relay_wanted: Callable[[], bool] = lambda: False
         self._seen: dict[str, int] = {}
         gate.watchers.append(self._told)
 
@@ -93,6 +91,10 @@ class EmbeddedEngine:
                 return
             await asyncio.gather(*self._driving.values(), return_exceptions=True)
 
+    def relay_when(self, wanted: Callable[[], bool]) -> None:
+        """Tell this process's watchers of other processes' commits while ``wanted`` says so."""
+        self._relay_wanted = wanted
+
     async def _drive_due(self) -> None:
         await self._gate.effects.record_left()
         now = rfc3339(self._gate.parts.clock())
@@ -135,6 +137,7 @@ class EmbeddedEngine:
         while not self._wake.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), await self._nap())
+            await self._gate.give_up_waiting()
             newest = await self._store.change_token()
             if newest != token:
                 await self._relay()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from charter.errors import CharterError, NotFound, Unavailable
+from charter.errors import CharterError, Conflict, NotFound, Unavailable
 from charter.gate import outcomes
 from charter.gate.agents import AgentCommands
 from charter.gate.grants import CaseGrants
@@ -21,7 +21,7 @@ from charter.gate.parts import NO_CONTEXT, TRIES, CallContext, Parts
 from charter.gate.people import RunCommands
 from charter.gate.preparing import Preparer
 from charter.gate.recording import batch_of, new_event
-from charter.gate.spans import APPROVAL, COMMAND, STORE_APPEND, Attr
+from charter.gate.spans import STORE_APPEND, STORE_LOAD, Attr
 from charter.gate.starting import Starts
 from charter.gate.templates import KnownTemplates
 from charter.gate.uninterrupted import uninterrupted
@@ -35,9 +35,6 @@ from charter.store.port import AlreadyClaimed, Batch, VersionConflict
 from charter.workflows.calls import denied
 from charter.workflows.draft import Draft, Given, policy_event
 from charter.workflows.state import State
-
-_MOMENTS = frozenset({"APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"})
-"""Both ends of a wait for people are short spans in the run's own trace: a span open for days would be lost in a crash."""
 
 Watcher = Callable[[str, str, Sequence[str]], None]
 """Told after each commit: tenant, stream, event types."""
@@ -68,7 +65,8 @@ class Gate:
 
         Raises the errors of ``charter.errors``: ``Denied`` and ``Refused`` are on record, the others changed nothing.
         """
-        tracing, began, outcome = self.parts.tracing, time.perf_counter(), "ok"
+        tracing, began = self.parts.tracing, time.perf_counter()
+        failure: str | None = "interrupted"
         workflow_id = getattr(command, "workflow_id", None)
         attributes = {
             Attr.COMMAND: command.kind,
@@ -76,16 +74,20 @@ class Gate:
             Attr.PRINCIPAL_KIND: principal.kind,
             Attr.WORKFLOW: workflow_id,
             Attr.INVOCATION: getattr(command, "agent_invocation_id", None),
+            Attr.GOVERNED_TOOL: getattr(command, "tool", None),
+            Attr.PROPOSAL: getattr(command, "proposal_id", None),
         }
         tracing.annotate(attributes, workflow_id)
-        with tracing.span(COMMAND, attributes):
+        with tracing.command_span(command.kind, attributes, workflow_id):
             try:
-                return await self._handle(principal, command, ctx)
+                reply, failure = await self._handle(principal, command, ctx), None
+                return reply
             except CharterError as error:
-                outcome = error.error_code
+                failure = error.error_code
                 raise
             finally:
-                tracing.call_took(time.perf_counter() - began, tool=getattr(command, "tool", None), outcome=outcome)
+                seconds = time.perf_counter() - began
+                tracing.call_took(seconds, command=command.kind, error=failure)
 
     async def _handle(self, principal: Principal, command: cmd.Command, ctx: CallContext) -> Any:
         if isinstance(command, cmd.StartWorkflow):
@@ -98,6 +100,7 @@ class Gate:
             row = await self.parts.store.approval(principal.tenant, command.approval_id)
             if row is None:
                 raise NotFound(f"There is no approval {command.approval_id}.", next_step="List what is pending.")
+            self.parts.tracing.annotate({Attr.APPROVAL: row.approval_id}, row.workflow_id)
             return await self._runs.decide(principal, command, row.workflow_id, ctx)
         return await self._runs.handle(principal, command, ctx)
 
@@ -110,8 +113,7 @@ class Gate:
         tenant = principal.tenant
         async with self._lock(tenant, workflow_id):
             for attempt in range(TRIES):
-                load = self.states.fresh if fresh or attempt else self.states.cached
-                state = await load(tenant, workflow_id)
+                state = await self._load(tenant, workflow_id, fresh=fresh or attempt > 0)
                 if state is None:
                     raise NotFound(f"There is no workflow {workflow_id}.", code="unknown_workflow")
                 try:
@@ -152,16 +154,33 @@ class Gate:
             draft.abandoned = cancelled
         return True
 
+    async def _load(self, tenant: str, workflow_id: str, *, fresh: bool) -> State | None:
+        if not fresh:
+            return await self.states.cached(tenant, workflow_id)
+        with self.parts.tracing.inner_span(STORE_LOAD):
+            return await self.states.fresh(tenant, workflow_id)
+
     async def _append(self, batch: Batch) -> None:
-        with self.parts.tracing.span(STORE_APPEND, {Attr.EVENTS: len(batch.events)}):
-            await self.parts.store.append(batch)
+        moved: Conflict | None = None
+        with self.parts.tracing.inner_span(STORE_APPEND, {Attr.EVENTS: len(batch.events)}) as span:
+            if span.is_recording():
+                span.set_attribute(Attr.EVENT_TYPES, [event.type for event in batch.events])
+            try:
+                await self.parts.store.append(batch)
+            except (
+                VersionConflict,
+                AlreadyClaimed,
+            ) as conflict:  # the daily road, no failure for a viewer to paint red
+                moved = conflict
+                span.set_attribute(Attr.ERROR, conflict.error_code)
+        if moved is not None:
+            raise moved
 
     def _tell(self, batch: Batch) -> None:
         types = [event.type for event in batch.events]
         for watcher in self.watchers:
             watcher(batch.tenant, batch.stream, types)
-        for moment in _MOMENTS.intersection(types):
-            self.parts.tracing.workflow_moment(batch.stream, f"{APPROVAL} {moment}", {Attr.TENANT: batch.tenant})
+        self.parts.tracing.committed(batch.stream, batch.events)
 
     async def _behind(self, state: State) -> bool:
         fresh = await self.states.fresh(state.tenant, state.workflow_id)
@@ -220,6 +239,10 @@ class Gate:
     ) -> Any:
         """The next round of a call whose upstream asked its caller for input."""
         return await self.effects.resume(principal, effect_id, responses, request_state, ctx)
+
+    async def give_up_waiting(self) -> None:
+        """Settle the calls whose callers never answered; the engine asks for it now and then."""
+        await self.effects.give_up_waiting()
 
     async def close(self) -> None:
         """Let background writing end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -41,6 +41,9 @@ MAX_OUTPUT_DEPTH = 60
 
 logger = logging.getLogger(__name__)
 
+ANSWER_SECONDS = 600
+"""How long a caller may take to answer what the upstream asks: as long as a sealed request state lives."""
+
 IDEMPOTENT_TRIES = 2
 """How often an idempotent tool is run under one key when its answer was lost, before a person is asked."""
 
@@ -68,12 +71,21 @@ def step_result(draft: Draft, principal: Principal, step_id: str) -> WorkflowSte
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A call whose upstream asked its caller for input, and until when (milliseconds since 1970) the answer is awaited."""
+
+    effect: Effect
+    invocation_id: str
+    until_ms: int
+
+
 class Effects:
     """Runs effects for one gate."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._waiting: dict[str, tuple[Effect, str]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._unrecorded: dict[str, tuple[Effect, EffectOutcome, Draft]] = {}
 
     async def call_for(self, state: State, principal: Principal, command: Any, now: str) -> Call | None:
@@ -170,8 +182,13 @@ class Effects:
                 outcome = EffectOutcome(
                     status="unknown", error_code="runner_failed", error_message="Charter failed during the call."
                 )
-        seconds = outcome.duration_us / 1e6
-        tracing.upstream_took(seconds, server=effect.tool.server, tool=effect.tool.name, outcome=outcome.status)
+            tracing.upstream_took(
+                outcome.duration_us / 1e6,
+                server=effect.tool.server,
+                tool=effect.tool.name,
+                outcome=outcome.status,
+                error=outcome.error_code or ("tool_error" if outcome.is_error else None),
+            )
         return outcome
 
     async def abandon(self, draft: Draft, ctx: CallContext) -> None:
@@ -200,7 +217,9 @@ class Effects:
     async def _finish(self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext) -> Any:
         if outcome.input_required is not None:
             running = draft.state.effects.get(effect.effect_id)
-            self._waiting[effect.effect_id] = (effect, running.invoke.agent_invocation_id or "" if running else "")
+            invocation_id = running.invoke.agent_invocation_id or "" if running else ""
+            until = self._gate.parts.clock() + ANSWER_SECONDS * 1000
+            self._waiting[effect.effect_id] = _Waiting(effect, invocation_id, until)
             return self._reply(effect, outcome, "input_required", None, 0)
         outcome = _settled(effect, outcome)
         stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
@@ -281,7 +300,7 @@ class Effects:
                 code="not_waiting",
                 next_step="Call get_workflow to see where it is.",
             )
-        effect, invocation_id = waiting
+        effect, invocation_id = waiting.effect, waiting.invocation_id
         state = await self._gate.states.fresh(principal.tenant, effect.workflow_id)
         now, mint = self._gate.moment()
         if state is None or effect_id not in state.effects:
@@ -292,6 +311,24 @@ class Effects:
         draft = Draft(state=state, given=await self._gate.given(state, principal, now, mint))
         outcome = await self._call(effect, draft, ctx, input_responses=responses, request_state=request_state)
         return await self._finished(effect, outcome, draft, ctx)
+
+    async def give_up_waiting(self) -> None:
+        """Calls whose caller never answered the upstream's question: nobody knows what the upstream did by then."""
+        now = self._gate.parts.clock()
+        for effect_id, waiting in [(key, item) for key, item in self._waiting.items() if now >= item.until_ms]:
+            del self._waiting[effect_id]
+            effect = waiting.effect
+            state = await self._gate.states.fresh(effect.tenant, effect.workflow_id)
+            if state is None or effect_id not in state.effects:
+                continue
+            now_text, mint = self._gate.moment()
+            given = await self._gate.given(state, service("runner", effect.tenant), now_text, mint)
+            lost = EffectOutcome(
+                status="unknown",
+                error_code="not_answered",
+                error_message="The upstream asked its caller for input, and no answer came in time.",
+            )
+            await self._finish(effect, lost, Draft(state=state, given=given), NO_CONTEXT)
 
 
 _NEXT = {
