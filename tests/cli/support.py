@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -75,7 +76,7 @@ class Project:
 
     def ok(self, *args: str, **more: Any) -> Done:
         """The same, which must succeed."""
-        done = self.charter(*args, **more) if more else self.here(*args)
+        done = self.charter(*args, **more) if more or _in_a_loop() else self.here(*args)
         assert done.code == 0, f"charter {' '.join(args)}: {done.code}\n{done.both}"
         return done
 
@@ -126,6 +127,15 @@ def charter(*args: str, cwd: Path, stdin: str | None = None, env: dict[str, str]
     done = Done(ended.returncode, ended.stdout, ended.stderr)
     assert "Traceback" not in done.both, done.both
     return done
+
+
+def _in_a_loop() -> bool:
+    """A command runs an event loop of its own, which does not go inside another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
+from charter.cli.editing import json_from
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
-from charter.model.commands import CancelWorkflow
+from charter.model.commands import CancelWorkflow, ReviewStep
 from charter.model.principal import Principal
 from charter.model.reply import WorkflowContext
 
 if TYPE_CHECKING:
     from charter.server.app import Charter
 
+Resolution = Literal["retry", "skip", "supply", "fail"]
 commands = typer.Typer(no_args_is_help=True, help="Runs: where they are, and ending one.")
 WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow, wf_….")]
 
@@ -112,3 +114,34 @@ def cancel(
         print_json(found)
     else:
         say(f"{workflow_id} is {found.status}.")
+
+
+@commands.command("review")
+def review(
+    workflow_id: WorkflowId,
+    step_id: Annotated[str, typer.Argument(metavar="STEP", help="The step that waits for review.")],
+    resolution: Annotated[
+        Resolution, typer.Argument(help="Try it again, go on without it, supply its output, or let the run fail.")
+    ],
+    output: Annotated[str | None, typer.Option("--output", help="With supply: the step's output, JSON or @FILE.")] = None,
+    comment: Annotated[str, typer.Option("--comment", "-m", help="Why; goes on record.")] = "",
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Say how a step that failed goes on. `retry` is run by the server."""
+    value = json_from(output, "--output") if output is not None else None
+
+    async def work(charter: Charter, caller: Principal) -> WorkflowContext:
+        command = ReviewStep(
+            workflow_id=workflow_id, step_id=step_id, resolution=resolution, comment=comment, output=value
+        )
+        answer: WorkflowContext = await charter.gate.handle(caller, command)
+        return answer
+
+    found = run_as(who(as_name, role, token_file), work)
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{step_id} is {found.steps[step_id]}; {workflow_id} is {found.status}.")

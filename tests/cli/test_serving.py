@@ -1,0 +1,99 @@
+"""Serving: it says where it listens, ends well on a signal, and refuses what would be unsafe."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.cli.support import PYTHON, Project, environment
+from tests.cli.test_first_minutes import call
+
+pytestmark = pytest.mark.anyio
+
+
+def test_a_port_that_is_taken_is_said_at_once(project: Project) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", project.port))
+        taken.listen()
+        done = project.charter("serve")
+    assert done.code == 2
+    assert f"Cannot listen on 127.0.0.1:{project.port}" in done.err
+
+
+def test_no_anonymous_mode_for_others_to_reach(project: Project) -> None:
+    done = project.charter("serve", "--anonymous", "--host", "0.0.0.0")
+    assert done.code == 2
+    assert "loopback" in done.err
+
+
+async def test_anonymous_on_loopback_is_the_agent_of_the_configuration(project: Project) -> None:
+    from mcp import Client
+
+    with project.serving("--anonymous"):
+        async with Client(project.url) as client:
+            started = await call(client, "start_workflow", purpose="Look")
+    [run] = project.charter("workflows", "list", "--json").json["items"]
+    assert (run["workflow_id"], run["owner"]) == (started["workflow_id"], "ann")
+
+
+def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) -> None:
+    """A token names the server's URL; with --port the URL is another than the configured one."""
+    process = subprocess.Popen(
+        [PYTHON, "-m", "charter.cli", "serve", "--port", "0"],
+        cwd=project.folder,
+        env=environment({}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        url = process.stderr.readline().split()[-1]
+        hint = process.stderr.readline()
+        assert f"--audience {url}" in hint
+        token = project.token("--agent", "ide", "--audience", url)
+        body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        accept = {"accept": "application/json, text/event-stream"}
+        refused = httpx2.post(
+            url, json=body, headers={**accept, "authorization": f"Bearer {project.token('--agent', 'i')}"}
+        )
+        assert refused.status_code == 401
+        taken = httpx2.post(url, json=body, headers={**accept, "authorization": f"Bearer {token}"})
+        assert taken.status_code != 401
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Charter has stopped" in err
+
+
+@pytest.mark.parametrize("end", ["signal", "close"])
+def test_serving_standard_input_ends_with_the_client_or_a_signal(project: Project, end: str) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [PYTHON, "-m", "charter.cli", "serve", "--stdio"]
+    with subprocess.Popen(command, cwd=project.folder, env=environment({}), text=True, **pipes) as process:
+        assert process.stderr is not None
+        assert "standard input and output" in process.stderr.readline()
+        if end == "signal":
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        out, err = process.communicate(timeout=30)  # closes its standard input
+    assert process.returncode == 0
+    assert out == ""
+    assert "everything acknowledged is on disk" in err
+
+
+@pytest.mark.parametrize("client", ["claude", "vscode", "cursor", "codex", "gemini"])
+def test_the_entry_for_each_client_names_this_charter_and_holds_no_token(project: Project, client: str) -> None:
+    stdio = project.ok("mcp-config", "--client", client)
+    assert PYTHON in stdio.out
+    assert str(project.folder / "charter.toml") in stdio.out
+    http = project.ok("mcp-config", "--client", client, "--http")
+    assert project.url in http.out
+    assert "Put this into" in http.out
+    assert project.here("mcp-config", "--client", "emacs").code == 2
+    assert project.here("mcp-config", "--client", client, "--http", "--stdio").code == 2
