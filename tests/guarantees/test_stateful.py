@@ -7,6 +7,7 @@ the tools themselves counted: guarantees 1 to 6 and 9. At the end the ledger ver
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -128,8 +129,18 @@ class Governed(RuleBasedStateMachine):
     # -- the process
 
     def open(self) -> None:
-        """A new process on the same file; it settles what the one before left."""
-        fuse = self.runner.fuse = FusedStore.fuse = Fuse()
+        """A new process on the same file; it settles what the one before left, unless it dies of that too."""
+        self.boot()
+        while True:
+            with contextlib.suppress(Died):
+                self.loop.run_until_complete(self.desk.engine.recover())
+            if not self.runner.fuse.burnt:
+                return
+            self.close()
+            self.boot()
+
+    def boot(self) -> None:
+        self.runner.fuse = FusedStore.fuse = Fuse()
         path = Path(self.folder.name) / "charter.sqlite"
         store = self.runner.store = FusedStore(path, synchronous="NORMAL")  # kill -9 is what happens here, no power cut
         self.process: AbstractAsyncContextManager[Desk] = desk_on(
@@ -143,8 +154,6 @@ class Governed(RuleBasedStateMachine):
             store=store,
         )
         self.desk = self.loop.run_until_complete(self.process.__aenter__())
-        self.loop.run_until_complete(self.desk.engine.recover())
-        assert not fuse.burnt
 
     def close(self) -> None:
         for task in asyncio.all_tasks(self.loop):
@@ -497,6 +506,10 @@ class Governed(RuleBasedStateMachine):
     # -- what must hold
 
     @invariant()
+    def everything(self) -> None:
+        self.runner.calm()
+        self.check()
+
     def check(self) -> None:
         for tenant in TENANTS:
             rows = self.loop.run_until_complete(self.desk.store.log(tenant, self.auditor.seen[tenant], 10_000))
