@@ -131,16 +131,30 @@ def branching_run() -> Run:
     return run
 
 
+def reviewed_run() -> Run:
+    """An attempt that fails, another, and a person who supplies the output."""
+    step = {"id": "go", "type": "action", "tool": "box__read", "on_failure": "human_review"}
+    run = Run(template({**step, "retry": {"attempts": 2, "backoff_seconds": 60}})).start()
+    run.outcome(effect_of(run.run_step("go")).effect_id, "failed")
+    run.wait(60).advance()
+    run.outcome(effect_of(run.run_step("go")).effect_id, "failed")
+    run.review("go", "supply", output=1)
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
 BRANCH = record(branching_run())
+REVIEW = record(reviewed_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
-    "trace", [GOOD, DOUBT, ACTION, BRANCH, GOOD[:9], []], ids=["good", "doubt", "action", "branch", "half", "none"]
+    "trace",
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, GOOD[:9], []],
+    ids=["good", "doubt", "action", "branch", "review", "half", "none"],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
@@ -162,6 +176,25 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
     "a step that its condition left out": (
         "branch_as_decided",
         lambda: with_data(BRANCH, "WORKFLOW_STEP", 4, status="opened", reason=None),
+    ),
+    "an attempt before its time": ("retry_in_time", lambda: with_data(REVIEW, "WORKFLOW_STEP", 1, until=FUTURE)),
+    "an end while it is to be tried again": (
+        "retry_in_time",
+        lambda: with_data(REVIEW, "WORKFLOW_STEP", 2, status="completed"),
+    ),
+    "a step that nobody reviewed": ("review_by_a_person", lambda: without(REVIEW, "STEP_REVIEWED")),
+    "a review by an agent": (
+        "review_by_a_person",
+        lambda: with_data(REVIEW, "STEP_REVIEWED", reviewed_by_kind="agent"),
+    ),
+    "another end than the person said": (
+        "review_by_a_person",
+        lambda: with_data(REVIEW, "STEP_REVIEWED", resolution="skip"),
+    ),
+    "a review of an open step": ("review_by_a_person", lambda: moved(REVIEW, "STEP_REVIEWED", 3)),
+    "a step opened by a reopening": (
+        "step_opened_first",
+        lambda: with_data(ACTION, "WORKFLOW_STEP", 0, status="reopened"),
     ),
     "a branch that the value does not take": (
         "branch_as_decided",

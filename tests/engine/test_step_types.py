@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from charter.errors import Denied
+from charter.model import commands as cmd
 from tests.engine.test_embedded import action
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting
-from tests.guarantees.world import ANN, template
+from tests.guarantees.world import AGENT, ANN, OPS, Desk, template
 
 pytestmark = pytest.mark.anyio
 
@@ -28,4 +30,54 @@ async def test_a_condition_runs_one_branch_and_the_join(opened: Open, upstream: 
     context = await desk.queries.workflow(ANN, run.workflow_id)
     assert (context.status, context.output) == ("completed", "if_true" if cents > 100 else "if_false")
     assert [call["what"] for call in upstream.calls()] == [ran, "end"]
+    await desk.check_record()
+
+
+async def attempts(desk: Desk, workflow_id: str) -> int:
+    return (await desk.types(workflow_id)).count("TOOL_INVOKE")
+
+
+REFUSED = template(
+    "refused",
+    action("go", "refuse", {"retry": {"attempts": 3, "backoff_seconds": 60}, "on_failure": "human_review"}),
+    output="{{ steps.go.output.n }}",
+)
+
+
+@pytest.mark.guarantee("G6")
+async def test_a_failed_attempt_is_made_again_at_its_time_by_whichever_process_is_there(
+    opened: Open, upstream: Counting
+) -> None:
+    desk = await opened(templates=(REFUSED,))
+    run = await desk.start("refused")
+    await desk.engine.settle()
+    assert await attempts(desk, run.workflow_id) == 1
+    desk.clock.wait(59)
+    await desk.engine.settle()
+    assert await attempts(desk, run.workflow_id) == 1
+    for attempt, seconds in ((2, 2), (3, 121)):
+        desk = await opened(templates=(REFUSED,))  # nothing in memory
+        desk.clock.wait(seconds)
+        await desk.engine.settle()
+        await desk.engine.settle()
+        assert await attempts(desk, run.workflow_id) == attempt
+    assert (await desk.queries.workflow(ANN, run.workflow_id)).blocked_by[0].what == "review"
+    assert await desk.store.next_wake() is None
+    await desk.check_record()
+
+
+async def test_an_operator_says_how_a_step_goes_on_and_nobody_else(opened: Open, upstream: Counting) -> None:
+    desk = await opened(templates=(template("now", action("go", "refuse", {"on_failure": "human_review"})),))
+    run = await desk.start("now")
+    await desk.engine.settle()
+    command = cmd.ReviewStep(workflow_id=run.workflow_id, step_id="go", resolution="retry", comment="it is back")
+    for somebody in (AGENT, ANN):
+        with pytest.raises(Denied):
+            await desk.gate.handle(somebody, command)
+    await desk.gate.handle(OPS, command)
+    await desk.engine.settle()
+    assert await attempts(desk, run.workflow_id) == 2
+    supplied = command.model_copy(update={"resolution": "supply", "output": {"n": 7}})
+    assert (await desk.gate.handle(OPS, supplied)).status == "completed"
+    assert (await desk.last(run.workflow_id, "STEP_REVIEWED"))["reviewed_by"] == "ops"
     await desk.check_record()

@@ -344,6 +344,12 @@ class Run:
         command = cmd.RunStep(workflow_id=self.state.workflow_id, step_id=step_id)
         return self.decide(command, self.given(ENGINE, call=call))
 
+    def review(self, step_id: str, resolution: Any, output: Any = None, by: Principal = BOB) -> Draft:
+        command = cmd.ReviewStep(
+            workflow_id=self.state.workflow_id, step_id=step_id, resolution=resolution, output=output
+        )
+        return self.decide(command, self.given(by, **self.run_facts(by, "step.review")))
+
     # -- looking
 
     @property

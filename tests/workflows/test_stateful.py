@@ -17,7 +17,14 @@ from tests.workflows.build import AGENT, ANN, BOB, CAT, DAY, OTHER_AGENT, TOOLS,
 
 FLOW = template(
     {"id": "work", "type": "agent", "allowed_tools": ["*"], "expires_after_seconds": 3 * DAY},
-    {"id": "look", "type": "action", "tool": "box__read", "needs": [], "on_failure": "skip"},
+    {
+        "id": "look",
+        "type": "action",
+        "tool": "box__read",
+        "needs": [],
+        "on_failure": "human_review",
+        "retry": {"attempts": 2, "backoff_seconds": 3600},
+    },
     {
         "id": "ok",
         "type": "approval",
@@ -35,7 +42,7 @@ FLOW = template(
         "if_false": ["pay"],
     },
     {"id": "save", "type": "action", "tool": "box__write", "arguments": {"text": "end"}},
-    {"id": "pay", "type": "action", "tool": "box__pay", "arguments": {"cents": 1}, "on_failure": "skip"},
+    {"id": "pay", "type": "action", "tool": "box__pay", "arguments": {"cents": 1}, "on_failure": "human_review"},
     output="{{ steps.work.output }}",
 )
 PEOPLE = st.sampled_from([AGENT, OTHER_AGENT, ANN, BOB, CAT])
@@ -142,6 +149,15 @@ class Governed(RuleBasedStateMachine):
         effect_id = self.pick(data, self.run.state.effects)
         if self.run.resolve(effect_id, resolution, output={"by": "hand"}).effect is not None:
             self.retried[effect_id] += 1
+
+    @precondition(lambda self: "review" in self.run.steps().values())
+    @rule(data=st.data(), resolution=st.sampled_from(["retry", "retry", "skip", "supply", "fail"]), by=PEOPLE)
+    def review(self, data: st.DataObject, resolution: str, by: Any) -> None:
+        step_id = self.pick(data, [key for key, status in self.run.steps().items() if status == "review"])
+        draft = self.seen(self.run.review(step_id, resolution, output={"by": "hand"}, by=by))
+        if by.kind != "human":
+            assert self.run.steps()[step_id] == "review"
+            assert draft.error is not None
 
     # -- Charter itself
 

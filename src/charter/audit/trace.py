@@ -23,6 +23,8 @@ TRACE_RULES = {
     "versions_without_gap": "Versions count from 1 without a gap.",
     "nothing_after_the_end": "After the run's end only what was under way may still be told, and refusals.",
     "step_opened_first": "A step is opened once, before anything happens in it, and ends once.",
+    "retry_in_time": "A step that failed is tried again after its time, and not before.",
+    "review_by_a_person": "A step in review goes on as a named person said.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
     "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
@@ -43,6 +45,7 @@ TRACE_RULES = {
 _AFTER_THE_END = frozenset(
     ("TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "COMMAND_REFUSED", "POLICY_DECISION", "PROPOSAL_MADE")
 )
+_REVIEWS = {"retry": "reopened", "skip": "skipped", "supply": "completed", "fail": "failed"}
 _STEP_ENDS = frozenset(("completed", "failed", "skipped", "rejected", "expired"))
 
 
@@ -64,6 +67,8 @@ class _Trace:
     findings: list[Finding] = field(default_factory=list)
     run: Run = field(default_factory=Run)
     left_out: set[str] = field(default_factory=set)
+    again_at: dict[str, str] = field(default_factory=dict)
+    reviewed: dict[str, str] = field(default_factory=dict)
     before: Envelope | None = None
     now: Envelope | None = None
     calls: Calls = field(init=False)
@@ -123,10 +128,21 @@ class _Trace:
 
     def on_step(self, data: ev.WorkflowStep) -> None:
         before = self.run.steps.get(data.step_id)
-        self.run.steps[data.step_id] = data.status
+        self.run.steps[data.step_id] = "opened" if data.status == "reopened" else data.status
         self.run.step_types[data.step_id] = data.step_type
         if data.step_type == "condition" and data.status == "completed":
             self._check_branch(data)
+        if before == "review":
+            self._check_review(data)
+        elif before == "retrying" and (
+            data.status != "reopened" or self.run.time < self.again_at.get(data.step_id, "")
+        ):
+            self.say("retry_in_time", f"Step {data.step_id} is {data.status} and was to be tried again.")
+        if data.status == "retrying":
+            self.again_at[data.step_id] = data.until or ""
+        self._check_order(data, before)
+
+    def _check_order(self, data: ev.WorkflowStep, before: str | None) -> None:
         if data.status == "opened":
             if data.step_id in self.left_out:
                 self.say("branch_as_decided", f"Step {data.step_id} is opened, and a condition left it out.")
@@ -134,8 +150,19 @@ class _Trace:
                 self.say("step_opened_first", f"Step {data.step_id} is opened again.")
         elif before in _STEP_ENDS:
             self.say("step_opened_first", f"Step {data.step_id} ends a second time, as {data.status}.")
-        elif before is None and data.status not in ("skipped", "failed"):
+        elif before is None and data.status not in ("skipped", "failed", "review"):
             self.say("step_opened_first", f"Step {data.step_id} is {data.status} and was never opened.")
+        elif data.status == "reopened" and before == "opened":
+            self.say("step_opened_first", f"Step {data.step_id} is opened again.")
+
+    def _check_review(self, data: ev.WorkflowStep) -> None:
+        if _REVIEWS.get(self.reviewed.pop(data.step_id, "")) != data.status:
+            self.say("review_by_a_person", f"Step {data.step_id} is {data.status}, and nobody said so in review.")
+
+    def on_reviewed(self, data: ev.StepReviewed) -> None:
+        if data.reviewed_by_kind != "human" or self.run.steps.get(data.step_id) != "review":
+            self.say("review_by_a_person", f"{data.reviewed_by} may not review step {data.step_id}.")
+        self.reviewed[data.step_id] = data.resolution
 
     def _check_branch(self, data: ev.WorkflowStep) -> None:
         output = data.output if isinstance(data.output, dict) else {}
@@ -164,6 +191,7 @@ class _Trace:
 _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_STARTED": _Trace.on_started,
     "WORKFLOW_STEP": _Trace.on_step,
+    "STEP_REVIEWED": _Trace.on_reviewed,
     "AGENT_INVOKE": _Trace.on_agent,
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
 }

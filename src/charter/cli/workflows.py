@@ -123,7 +123,9 @@ def review(
     resolution: Annotated[
         Resolution, typer.Argument(help="Try it again, go on without it, supply its output, or let the run fail.")
     ],
-    output: Annotated[str | None, typer.Option("--output", help="With supply: the step's output, JSON or @FILE.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="With supply: the step's output, JSON or @FILE.")
+    ] = None,
     comment: Annotated[str, typer.Option("--comment", "-m", help="Why; goes on record.")] = "",
     as_name: As = None,
     role: Roles = None,

@@ -227,6 +227,8 @@ def history_line(event_type: str, event: dict[str, Any]) -> str | None:
         return f"{at} it {'answered with an error' if data.get('is_error') else data['status']}"
     if event_type == "POLICY_DECISION" and data["verdict"] == "deny":
         return f"{at} was denied {data['facts']['resource_id']}: {data['code']}"
+    if event_type == "STEP_REVIEWED":
+        return f"{at} {data['reviewed_by']} reviewed step {data['step_id']}: {data['resolution']}"
     if event_type == "APPROVAL_REQUESTED":
         return f"{at} asked for {data['request'].get('tool', 'a decision')}"
     if event_type == "APPROVAL_DECISION":

@@ -274,7 +274,7 @@ def _step_reference(
 def _output_field(template: Template, target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
     ref = target.id
     skipped = target.condition is not None or _branched(template, ref)
-    skipped = skipped or (isinstance(target, ActionStep) and target.on_failure == "skip")
+    skipped = skipped or (isinstance(target, ActionStep) and target.on_failure != "fail_workflow")
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)

@@ -153,6 +153,17 @@ class ResolveEffect(Model):
     output: Json = None
 
 
+class ReviewStep(Model):
+    """A person's word on a step that waits for review: once more, without it, with this ``output``, or the run fails."""
+
+    kind: Literal["review_step"] = "review_step"
+    workflow_id: str
+    step_id: str
+    resolution: Literal["retry", "skip", "supply", "fail"]
+    comment: LongText = ""
+    output: Json = None
+
+
 class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
@@ -177,5 +188,6 @@ Command = (
     | RunStep
     | RecoverEffect
     | ResolveEffect
+    | ReviewStep
     | PinTool
 )

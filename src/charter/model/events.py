@@ -35,10 +35,21 @@ class WorkflowStep(Model):
 
     step_id: str
     step_type: str
-    status: Literal["opened", "completed", "failed", "skipped", "rejected", "expired"]
+    status: Literal["opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "reopened", "review"]
     output: Json = None
+    until: str | None = Field(default=None, description="When Charter goes on with it by itself.")
     reason: str | None = None
     code: str | None = None
+
+
+class StepReviewed(Model):
+    """A person said how a step that failed goes on; the step's own event follows."""
+
+    step_id: str
+    resolution: Literal["retry", "skip", "supply", "fail"]
+    reviewed_by: str
+    reviewed_by_kind: str
+    comment: str = ""
 
 
 class AgentInvoke(Model):
@@ -225,6 +236,7 @@ class ToolPinned(Model):
 PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_STARTED": WorkflowStarted,
     "WORKFLOW_STEP": WorkflowStep,
+    "STEP_REVIEWED": StepReviewed,
     "AGENT_INVOKE": AgentInvoke,
     "PROPOSAL_MADE": ProposalMade,
     "POLICY_DECISION": PolicyDecision,

@@ -23,6 +23,7 @@ Action = Literal[
     "grant.give",
     "grant.revoke",
     "effect.resolve",
+    "step.review",
     "tool.pin",
     "audit.read",
 ]

@@ -28,12 +28,13 @@ class OpenInvocation(Model):
 class Blocker(Model):
     """Who or what a workflow waits for."""
 
-    what: Literal["agent", "approval", "effect_in_doubt", "effect", "engine"]
+    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "engine"]
     who: str
     since: str
     detail: str
     approval_id: str | None = None
     effect_id: str | None = None
+    step_id: str | None = None
 
 
 class WorkflowContext(Model):

@@ -10,7 +10,7 @@ from charter.model.approval import Requirement
 from charter.model.base import Json, JsonObject, Model, Name
 
 StepType = Literal["agent", "action", "approval", "condition", "wait", "notification", "external"]
-OnFailure = Literal["skip", "fail_workflow"]
+OnFailure = Literal["skip", "fail_workflow", "human_review"]
 
 
 class StepBase(Model):
@@ -51,6 +51,19 @@ class AgentStep(StepBase):
     )
 
 
+class Retry(Model):
+    """How often a failed attempt is made again: after ``backoff_seconds``, and twice as long each time."""
+
+    attempts: int = Field(ge=1, le=20, description="How many attempts there are in all.")
+    backoff_seconds: int = Field(default=1, ge=0, description="The wait before the second attempt; it doubles.")
+    max_backoff_seconds: int = Field(default=3600, ge=0, description="No wait is longer.")
+
+    def wait_after(self, attempt: int) -> int:
+        """Seconds between this attempt, counted from 1, and the next."""
+        doubled: int = self.backoff_seconds * 2 ** (attempt - 1)
+        return min(doubled, self.max_backoff_seconds)
+
+
 class ActionStep(StepBase):
     """A governed tool call by the workflow itself."""
 
@@ -58,8 +71,10 @@ class ActionStep(StepBase):
     tool: str = Field(description="Its governed name: server__tool.")
     arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
     reason: str = Field(default="", description="What people read when the policy asks them.")
+    retry: Retry | None = Field(default=None, description="Failed attempts are made again; those in doubt never are.")
     on_failure: OnFailure = Field(
-        default="fail_workflow", description="skip goes on with a null output when the tool fails or is denied."
+        default="fail_workflow",
+        description="When the tool failed for good or is denied: skip goes on with a null output, human_review asks a person.",
     )
 
 

@@ -50,9 +50,11 @@ GUARANTEES = (
     Guarantee(
         id="charter:people-decide",
         code="not_a_person",
-        reason="Only a person's credential can decide an approval or give a standing grant.",
+        reason="Only a person's credential can decide an approval, give a standing grant or review a failed step.",
         next_step="Wait for a person to decide; get_workflow shows who was asked.",
-        broken_by=lambda facts: facts.action in ("approval.decide", "grant.give") and facts.principal.kind != "human",
+        broken_by=lambda facts: (
+            facts.action in ("approval.decide", "grant.give", "step.review") and facts.principal.kind != "human"
+        ),
     ),
     Guarantee(
         id="charter:nobody-approves-their-own-action",

@@ -30,6 +30,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "grant.give": ("Tool",),
     "grant.revoke": ("Tool", "Workflow"),
     "effect.resolve": ("Workflow", "Tool"),
+    "step.review": ("Workflow",),
     "tool.pin": ("Tool",),
     "audit.read": ("Ledger", "Workflow"),
 }

@@ -201,7 +201,7 @@ def expire(draft: Draft, approval: ApprovalState) -> None:
 
 def give_grant(draft: Draft, command: cmd.GiveGrant) -> None:
     """Put a standing grant on record, if the policy lets this person give it."""
-    if not _may(draft, "give_grant"):
+    if not may(draft, "give_grant"):
         return
     grant_id = draft.given.mint.new("grant")
     draft.emit(
@@ -223,14 +223,15 @@ def revoke_grant(draft: Draft, command: cmd.RevokeGrant) -> None:
     if grant is None or grant.revoked:
         draft.error = NotFound(f"There is no live grant {command.grant_id}.")
         return
-    if not _may(draft, "revoke_grant"):
+    if not may(draft, "revoke_grant"):
         return
     data = ev.GrantRevoked(grant_id=command.grant_id, revoked_by=draft.given.principal.id, comment=command.comment)
     draft.emit("GRANT_REVOKED", data)
     draft.reply = command.grant_id
 
 
-def _may(draft: Draft, command: str) -> bool:
+def may(draft: Draft, command: str) -> bool:
+    """True when the policy permits the command on this run and the run is live; its answer, and a refusal, go on record."""
     facts, decision = draft.given.facts, draft.given.decision
     if facts is None or decision is None:
         draft.error = Denied("No policy was asked.", code="no_decision")

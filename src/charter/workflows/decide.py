@@ -10,7 +10,7 @@ from typing import Any
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.workflows import approvals, calls, effects, steps
+from charter.workflows import approvals, calls, effects, reviews, steps
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
@@ -74,6 +74,8 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
         _complete(draft, command)
     elif isinstance(command, cmd.CancelWorkflow):
         _cancel(draft, command)
+    elif isinstance(command, cmd.ReviewStep):
+        reviews.review(draft, command)
     elif isinstance(command, cmd.AdvanceWorkflow):
         due(draft)
     elif draft.given.call is not None:
@@ -104,7 +106,9 @@ def unprepared(state: State, command: cmd.Command, given: Given, error: CharterE
         raise error
     if runnable(state, command.step_id):
         step = steps.step_named(given.template, command.step_id)
-        steps.fail_step(draft, step, error.error_code, error.message)
+        # What was asked wrongly will be asked wrongly again; a tool that is not there may come.
+        attempted = not isinstance(error, InvalidInput)
+        steps.fail_step(draft, step, error.error_code, error.message, attempted=attempted)
     return draft
 
 
@@ -154,7 +158,7 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
 
 
 def due(draft: Draft) -> None:
-    """Everything whose time has come: approvals and invocations that have expired."""
+    """Everything whose time has come: approvals and invocations that have expired, steps that are tried again."""
     now = draft.given.now
     for approval in list(draft.state.approvals.values()):
         if draft.state.live and approval.open and now >= approval.request.expires_at:
@@ -164,6 +168,9 @@ def due(draft: Draft) -> None:
             steps.end_invocation(draft, invocation.agent_invocation_id, "expired")
             step = steps.step_named(draft.given.template, invocation.step_id)
             steps.fail_step(draft, step, "step_expired", "The agent did not complete it in time.")
+    for step_id, item in list(draft.state.steps.items()):
+        if draft.state.live and item.status == "retrying" and item.until is not None and now >= item.until:
+            steps.reopen(draft, steps.step_named(draft.given.template, step_id))
 
 
 def runnable(state: State, step_id: str) -> bool:
@@ -198,11 +205,12 @@ def runnable_steps(state: State) -> list[str]:
 
 
 def wake_at(state: State) -> str | None:
-    """When the engine must look at this run again: now (its last change) when a step is ready, else its next expiry."""
+    """When the engine must look again: now (the run's last change) when a step is ready, else its next expiry or timer."""
     if not state.live:
         return None
     if runnable_steps(state):
         return state.updated_at
     times = [approval.request.expires_at for approval in state.approvals.values() if approval.open]
     times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
+    times += [step.until for step in state.steps.values() if step.until is not None]
     return min(times, default=None)

@@ -48,7 +48,7 @@ def _step_after(draft: Draft, effect: EffectState, command: cmd.RecordOutcome, o
         return
     outcome = command.outcome
     reason = outcome.error_message or "The tool answered with an error."
-    steps.fail_step(draft, step, outcome.error_code or "tool_error", reason)
+    steps.fail_step(draft, step, outcome.error_code or "tool_error", reason, attempted=True)
 
 
 def in_doubt(draft: Draft, effect: EffectState, reason: str) -> None:

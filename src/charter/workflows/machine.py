@@ -21,6 +21,14 @@ STEP: dict[tuple[str, str], str] = {
     ("open", "completed"): "completed",
     ("open", "failed"): "failed",
     ("open", "skipped"): "skipped",
+    ("pending", "review"): "review",  # its condition has no value
+    ("open", "retrying"): "retrying",  # this attempt failed; the next is made at its time
+    ("retrying", "reopened"): "open",
+    ("open", "review"): "review",  # it failed for good; a person says how it goes on
+    ("review", "reopened"): "open",
+    ("review", "completed"): "completed",
+    ("review", "skipped"): "skipped",
+    ("review", "failed"): "failed",
     ("open", "rejected"): "rejected",
     ("open", "expired"): "expired",
 }

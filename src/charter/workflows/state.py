@@ -23,7 +23,7 @@ SHAPE = 1
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """A step of this run; ``since`` is when it got its status."""
+    """A step of this run; ``since`` is when it got its status, ``until`` when Charter goes on with it by itself."""
 
     status: str = "pending"
     step_type: str = ""
@@ -31,6 +31,8 @@ class StepState:
     output: Any = None
     reason: str | None = None
     code: str | None = None
+    until: str | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         output=data.output,
         reason=data.reason,
         code=data.code,
+        until=data.until,
+        attempt=before.attempt + (data.status in ("opened", "reopened")),
     )
     return changed(state, steps={**state.steps, data.step_id: after})
 
@@ -337,6 +341,7 @@ def _unchanged(state: State, _data: Any, _time: str) -> State:
 _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "WORKFLOW_STARTED": _started,
     "WORKFLOW_STEP": _step,
+    "STEP_REVIEWED": _unchanged,
     "AGENT_INVOKE": _agent_invoke,
     "PROPOSAL_MADE": _proposal,
     "POLICY_DECISION": _unchanged,

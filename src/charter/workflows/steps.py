@@ -166,12 +166,42 @@ def complete_step(draft: Draft, step: Step, output: object) -> None:
     advance(draft)
 
 
-def fail_step(draft: Draft, step: Step, code: str, reason: str) -> None:
-    """The step failed; what follows is the step's ``on_failure``."""
-    if isinstance(step, ActionStep) and step.on_failure == "skip":
-        _mark(draft, step, "skipped", code=code, reason=reason)
-        advance(draft)
-        return
+def fail_step(draft: Draft, step: Step, code: str, reason: str, *, attempted: bool = False) -> None:
+    """The step failed; what follows is the step's ``on_failure``.
+
+    ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another.
+    """
+    if isinstance(step, ActionStep):
+        if attempted and (wait := _wait_before_next(draft, step)) is not None:
+            _mark(draft, step, "retrying", code=code, reason=reason, until=later(draft.given.now, wait))
+            return
+        if step.on_failure == "skip":
+            skip_step(draft, step, code, reason)
+            return
+        if step.on_failure == "human_review":
+            _mark(draft, step, "review", code=code, reason=reason)
+            return
+    give_up(draft, step, code, reason)
+
+
+def _wait_before_next(draft: Draft, step: ActionStep) -> int | None:
+    made = draft.state.steps[step.id].attempt
+    return step.retry.wait_after(made) if step.retry is not None and made < step.retry.attempts else None
+
+
+def reopen(draft: Draft, step: Step) -> None:
+    """One attempt more."""
+    _mark(draft, step, "reopened")
+
+
+def skip_step(draft: Draft, step: Step, code: str, reason: str) -> None:
+    """Go on without it."""
+    _mark(draft, step, "skipped", code=code, reason=reason)
+    advance(draft)
+
+
+def give_up(draft: Draft, step: Step, code: str, reason: str) -> None:
+    """The step failed, and so has the run."""
     _mark(draft, step, "failed", code=code, reason=reason)
     end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
 

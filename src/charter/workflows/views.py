@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from charter.errors import CharterError
 from charter.model.principal import Principal
 from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
@@ -76,45 +78,7 @@ def blocked_by(state: State) -> tuple[Blocker, ...]:
     """Who or what the run waits for, people first."""
     if not state.live:
         return ()
-    out = []
-    for approval in state.approvals.values():
-        if approval.status == "pending":
-            request = approval.request
-            missing = who(still_needed(request.requirements, approval.decisions))
-            asked = approval.decisions[-1] if approval.decisions else None
-            more = (
-                f" Asked by {asked.decided_by}: {asked.comment}"
-                if asked and asked.decision == "request_more_info"
-                else ""
-            )
-            detail = f"Approval of {request.tool or 'step ' + request.step_id} by {missing}.{more}"
-            out.append(
-                Blocker(
-                    what="approval",
-                    who=missing,
-                    since=request.requested_at,
-                    detail=detail,
-                    approval_id=request.approval_id,
-                )
-            )
-    for effect in state.effects.values():
-        name = effect.invoke.tool
-        if effect.status == "in_doubt":
-            detail = f"Nobody knows whether {name} ran: {effect.reason}"
-            what, whom = "effect_in_doubt", "an operator"
-        else:
-            detail, what, whom = f"{name} is running.", "effect", name
-        out.append(
-            Blocker.model_validate(
-                {
-                    "what": what,
-                    "who": whom,
-                    "since": effect.since,
-                    "detail": detail,
-                    "effect_id": effect.invoke.effect_id,
-                }
-            )
-        )
+    out = [*_people(state), *_steps(state), *_calls(state)]
     for invocation in state.invocations.values():
         if invocation.status == "open":
             detail = f"Agent {invocation.agent} works on step {invocation.step_id!r}."
@@ -124,6 +88,50 @@ def blocked_by(state: State) -> tuple[Blocker, ...]:
             Blocker(what="engine", who="charter", since=state.updated_at, detail="The engine runs the next step.")
         )
     return tuple(out)
+
+
+def _people(state: State) -> Iterator[Blocker]:
+    for approval in state.approvals.values():
+        if approval.status != "pending":
+            continue
+        request = approval.request
+        missing = who(still_needed(request.requirements, approval.decisions))
+        asked = approval.decisions[-1] if approval.decisions else None
+        more = (
+            f" Asked by {asked.decided_by}: {asked.comment}" if asked and asked.decision == "request_more_info" else ""
+        )
+        yield Blocker(
+            what="approval",
+            who=missing,
+            since=request.requested_at,
+            detail=f"Approval of {request.tool or 'step ' + request.step_id} by {missing}.{more}",
+            approval_id=request.approval_id,
+        )
+
+
+def _steps(state: State) -> Iterator[Blocker]:
+    for step_id, step in state.steps.items():
+        if step.status == "review":
+            detail = (
+                f"Step {step_id!r} failed, and a person says how it goes on (charter workflows review): {step.reason}"
+            )
+            yield Blocker(what="review", who="an operator", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "retrying":
+            detail = f"Step {step_id!r} is tried again at {step.until}; attempt {step.attempt} failed: {step.reason}"
+            yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
+
+
+def _calls(state: State) -> Iterator[Blocker]:
+    for effect in state.effects.values():
+        name = effect.invoke.tool
+        if effect.status == "in_doubt":
+            detail = f"Nobody knows whether {name} ran: {effect.reason}"
+            what, whom = "effect_in_doubt", "an operator"
+        else:
+            detail, what, whom = f"{name} is running.", "effect", name
+        yield Blocker.model_validate(
+            {"what": what, "who": whom, "since": effect.since, "detail": detail, "effect_id": effect.invoke.effect_id}
+        )
 
 
 def blocked_on(state: State) -> str | None:

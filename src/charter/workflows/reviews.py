@@ -1,0 +1,65 @@
+"""A step that failed for good, where its template asks for a person: they say how it goes on."""
+
+from __future__ import annotations
+
+from charter.errors import CharterError, Denied, Refused
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.model.template import Step
+from charter.workflows import steps
+from charter.workflows.approvals import may
+from charter.workflows.draft import Draft
+from charter.workflows.state import StepState
+
+
+def review(draft: Draft, command: cmd.ReviewStep) -> None:
+    """Put a person's word on record and go on from it."""
+    if not may(draft, "review_step"):
+        return
+    found = draft.state.steps.get(command.step_id, StepState())
+    refusal = _refusal(draft, command, found)
+    if refusal is not None:
+        draft.refuse("review_step", refusal)
+        return
+    person = draft.given.principal
+    draft.emit(
+        "STEP_REVIEWED",
+        ev.StepReviewed(
+            step_id=command.step_id,
+            resolution=command.resolution,
+            reviewed_by=person.id,
+            reviewed_by_kind=person.kind,
+            comment=command.comment,
+        ),
+    )
+    _go_on(draft, command, steps.step_named(draft.given.template, command.step_id), found)
+
+
+def _refusal(draft: Draft, command: cmd.ReviewStep, found: StepState) -> CharterError | None:
+    if draft.given.principal.kind != "human":
+        return Denied("Only a person says how a failed step goes on.", code="not_a_person")
+    if found.status != "review":
+        return Refused(
+            f"Step {command.step_id!r} does not wait for review: it is {found.status}.",
+            code="not_in_review",
+            next_step="`charter workflows show` tells what the run waits for.",
+        )
+    if command.resolution == "retry" and not found.attempt:
+        return Refused(
+            "Its condition has no value, and would have none again.",
+            code="cannot_retry",
+            next_step="Skip the step, supply its output, or let the run fail.",
+        )
+    return None
+
+
+def _go_on(draft: Draft, command: cmd.ReviewStep, step: Step, found: StepState) -> None:
+    code, reason = found.code or "step_failed", found.reason or ""
+    if command.resolution == "retry":
+        steps.reopen(draft, step)
+    elif command.resolution == "supply":
+        steps.complete_step(draft, step, command.output)
+    elif command.resolution == "skip":
+        steps.skip_step(draft, step, code, reason)
+    else:
+        steps.give_up(draft, step, code, reason)
