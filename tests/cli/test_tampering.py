@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_change_is_found_and_the_first_bad_event_named(recorded: Recorded, nam
     assert done.code == 3, done.both
     assert f"The first bad event is number {first}" in done.err
     assert done.err.strip().splitlines()[-1].startswith("Next: ")
-    report = recorded.project.charter("audit", "verify", "--json").json
+    report = recorded.project.here("audit", "verify", "--json").json
     assert report["first_bad"]["seq"] == first
 
 
@@ -129,6 +130,23 @@ def test_an_insertion_is_found(recorded: Recorded) -> None:
     done = recorded.project.charter("audit", "verify")
     assert done.code == 3
     assert f"The first bad event is number {size}" in done.err
+
+
+def test_a_damaged_file_is_an_integrity_failure_and_no_crash(recorded: Recorded) -> None:
+    """Not an attack but a bad disk: whatever of the file is destroyed, the answer is two lines and 3."""
+    database = recorded.project.database
+    whole = database.read_bytes()
+    for seed in range(6):
+        chance, data = random.Random(seed), bytearray(whole)
+        for _ in range(200):
+            data[chance.randrange(4096, len(data))] = chance.randrange(256)
+        database.write_bytes(data)
+        done = recorded.project.here("audit", "verify")
+        assert done.code == 3, done.both
+        assert len(done.err.strip().splitlines()) == 2
+    for rest in (whole[: len(whole) // 2], b"garbage" * 1000):
+        database.write_bytes(rest)
+        assert recorded.project.here("audit", "verify").code == 3
 
 
 def test_what_is_whole_verifies(recorded: Recorded) -> None:

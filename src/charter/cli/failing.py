@@ -18,6 +18,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import typer
@@ -50,7 +51,7 @@ def exit_code(error: CharterError) -> int:
 
 def run_command(app: typer.Typer, argv: Sequence[str] | None) -> int:
     """Run the application; the exit code."""
-    command = get_command(app)
+    command = _built(app)
     try:
         result = command.main(
             args=list(sys.argv[1:] if argv is None else argv), prog_name="charter", standalone_mode=False
@@ -65,6 +66,9 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None) -> int:
     except BaseException as error:
         return _failed(error)
     return result if isinstance(result, int) else OK
+
+
+_built = cache(get_command)
 
 
 def the_one(error: BaseException) -> BaseException:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from charter.audit.envelope import Envelope
     from charter.audit.verify import SizedNote
     from charter.server.app import Charter
+    from charter.store.port import StoredEvent
 
 PAGE = 1024
 _MOST = 20
@@ -52,7 +53,7 @@ def verify(
     elif export is not None:
         report = _verify_file(export, trusted, workflow_id)
     else:
-        report = run(lambda charter: _verify_store(charter, workflow_id, trusted, checkpoints or []))
+        report = _verify_own(workflow_id, trusted, checkpoints or [])
     _tell(report, as_json)
 
 
@@ -62,6 +63,13 @@ def _key(text: str) -> str:
 
 
 # -- online
+
+
+def _verify_own(workflow_id: str | None, trusted: list[str], extra: Sequence[Path]) -> Report:
+    try:
+        return run(lambda charter: _verify_store(charter, workflow_id, trusted, extra))
+    except UnicodeDecodeError:  # what SQLite said of the damage is damaged as well
+        raise IntegrityError("The store's file is damaged.", code="store_damaged") from None
 
 
 async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list[str], extra: Sequence[Path]) -> Report:
@@ -79,9 +87,9 @@ async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list
         trouble.append(Finding("head_mismatch", f"The store's head cannot be read: {error.message}"))
         head = None
     verifier = LogVerifier(tenant, vkeys, notes=notes, head=(head.size, head.root) if head else None)
-    streams = await _feed(charter, verifier, head.size if head else None)
+    streams = await _feed(charter, verifier, head.size if head else None, trouble)
     report = verifier.finish()
-    report = replace(report, findings=(*report.findings, *trouble))
+    report = replace(report, findings=(*trouble, *report.findings))
     if workflow_id is not None and workflow_id not in streams and report.ok:
         raise InvalidInput(f"There is no workflow {workflow_id} in the log.", code="unknown_workflow")
     if not report.ok:
@@ -91,10 +99,10 @@ async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list
     return replace(report, findings=tuple(found))
 
 
-async def _feed(charter: Charter, verifier: Any, size: int | None) -> set[str]:
-    """All events, up to the head that was read before; a row beyond it is fed as well when no server can have added it."""
+async def _feed(charter: Charter, verifier: Any, size: int | None, trouble: list[Finding]) -> set[str]:
+    """All events up to the head that was read before; rows beyond it as well, unless a server has added them since."""
     tenant, store, streams, at = charter.settings.tenant, charter.store, set[str](), 0
-    while rows := await store.log(tenant, at, PAGE):
+    while rows := await _page(charter, at, trouble):
         if size is not None and rows[-1].seq >= size and (await store.head(tenant)).size > rows[-1].seq:
             rows = [row for row in rows if row.seq < size]  # written while we read
             if not rows:
@@ -104,6 +112,19 @@ async def _feed(charter: Charter, verifier: Any, size: int | None) -> set[str]:
         streams.update(row.stream for row in rows if row.stream.startswith("wf_"))
         at = rows[-1].seq + 1
     return streams
+
+
+async def _page(charter: Charter, at: int, trouble: list[Finding]) -> list[StoredEvent]:
+    """The next rows. Where the file is damaged, fewer and fewer, so that the first event that cannot be read is named."""
+    limit = PAGE
+    while True:
+        try:
+            return await charter.store.log(charter.settings.tenant, at, limit)
+        except CharterError as error:
+            if limit == 1:
+                trouble.append(Finding("leaf_bytes", f"It cannot be read: {error.message}", at))
+                return []
+            limit = max(1, limit // 8)
 
 
 async def _stored_hashes(charter: Charter, start: int, end: int) -> list[bytes] | None:
