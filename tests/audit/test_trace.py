@@ -142,19 +142,27 @@ def reviewed_run() -> Run:
     return run
 
 
+def waiting_run() -> Run:
+    """A wait that ends."""
+    run = Run(template({"id": "w", "type": "wait", "seconds": 60})).start()
+    run.wait(60).advance()
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
 BRANCH = record(branching_run())
 REVIEW = record(reviewed_run())
+WAIT = record(waiting_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, GOOD[:9], []],
-    ids=["good", "doubt", "action", "branch", "review", "half", "none"],
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, GOOD[:9], []],
+    ids=["good", "doubt", "action", "branch", "review", "wait", "half", "none"],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
@@ -182,6 +190,7 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
         "retry_in_time",
         lambda: with_data(REVIEW, "WORKFLOW_STEP", 2, status="completed"),
     ),
+    "a wait that ends before its time": ("wait_in_time", lambda: with_data(WAIT, "WORKFLOW_STEP", until=FUTURE)),
     "a step that nobody reviewed": ("review_by_a_person", lambda: without(REVIEW, "STEP_REVIEWED")),
     "a review by an agent": (
         "review_by_a_person",

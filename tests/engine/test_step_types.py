@@ -81,3 +81,22 @@ async def test_an_operator_says_how_a_step_goes_on_and_nobody_else(opened: Open,
     assert (await desk.gate.handle(OPS, supplied)).status == "completed"
     assert (await desk.last(run.workflow_id, "STEP_REVIEWED"))["reviewed_by"] == "ops"
     await desk.check_record()
+
+
+@pytest.mark.guarantee("G6")
+async def test_a_wait_ends_at_its_time_in_another_process_and_once(opened: Open, upstream: Counting) -> None:
+    waiting = template("waiting", {"id": "w", "type": "wait", "seconds": 3600}, action("go", "read", what="x"))
+    desk = await opened(templates=(waiting,))
+    run = await desk.start("waiting")
+    await desk.engine.settle()
+    assert await desk.store.next_wake() is not None
+    desk.clock.wait(3500)
+    await desk.engine.settle()
+    assert upstream.calls() == []
+    one, other = await opened(templates=(waiting,)), await opened(templates=(waiting,))
+    desk.clock.wait(90_000)
+    for each in (one, other):
+        await each.engine.settle()
+    assert (await other.queries.workflow(ANN, run.workflow_id)).status == "completed"
+    assert len(upstream.calls()) == 1
+    await desk.check_record()

@@ -135,6 +135,20 @@ def test_the_steps_that_a_condition_names() -> None:
     one(branching(expression="1 +", if_true=["b"]), "error", "/steps/1/expression", "does not compile")
 
 
+def test_the_end_of_a_wait() -> None:
+    def waiting(until: str) -> Any:
+        return checked(
+            {"id": "w", "type": "wait", "until": until}, input={"properties": {"at": {}}, "required": ["at"]}
+        )
+
+    assert waiting("2027-01-31T09:00:00Z") == waiting("{{ trigger.at }}") == []
+    one(waiting("2027-01-31T09:00:00"), "error", "/steps/0/until", "no RFC 3339 time")
+    one(waiting("{{ 1 + }}"), "error", "/steps/0/until", "does not compile")
+    for ends in ({}, {"until": "2027-01-31T09:00:00Z", "seconds": 5}):
+        with pytest.raises(ValueError, match="either `until` or `seconds`"):
+            checked({"id": "w", "type": "wait", **ends})
+
+
 def test_a_field_of_a_step_that_a_branch_may_leave_out() -> None:
     condition = {"id": "big", "type": "condition", "expression": "true", "if_true": ["b"]}
     found = checked(condition, agent("b"), agent("c", instructions="{{ steps.b.output.x }}"))

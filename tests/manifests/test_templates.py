@@ -70,7 +70,7 @@ def test_a_template_is_read_from_yaml_and_the_same_from_json() -> None:
     [
         ("tool: box__read", "tol: box__read", 8, "/steps/0/tol", "`tool`"),
         ("question: Pay", "questions: Pay", 13, "/steps/1/questions", "`question`"),
-        ("type: action", "type: acton", 7, "/steps/0/type", "agent, action, approval, condition"),
+        ("type: action", "type: acton", 7, "/steps/0/type", "agent, action, approval, condition, wait"),
         ('version: "1.2"', "version: 1.2", 3, "/version", "quotes"),
         ('version: "1.2"', "version: latest", 3, "/version", "docs/templates.md"),
         ("name: review", "nam: review", 2, "/nam", "`name`"),

@@ -33,10 +33,11 @@ FLOW = template(
         "needs": ["look"],
         "if": "trigger.careful",
     },
+    {"id": "pause", "type": "wait", "seconds": 7200, "needs": ["look"]},
     {
         "id": "choose",
         "type": "condition",
-        "needs": ["ok", "work"],
+        "needs": ["ok", "work", "pause"],
         "expression": "steps.ok.status == 'completed'",
         "if_true": ["save"],
         "if_false": ["pay"],

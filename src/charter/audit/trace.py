@@ -24,6 +24,7 @@ TRACE_RULES = {
     "nothing_after_the_end": "After the run's end only what was under way may still be told, and refusals.",
     "step_opened_first": "A step is opened once, before anything happens in it, and ends once.",
     "retry_in_time": "A step that failed is tried again after its time, and not before.",
+    "wait_in_time": "A wait ends after its time, and not before.",
     "review_by_a_person": "A step in review goes on as a named person said.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
@@ -138,7 +139,13 @@ class _Trace:
             data.status != "reopened" or self.run.time < self.again_at.get(data.step_id, "")
         ):
             self.say("retry_in_time", f"Step {data.step_id} is {data.status} and was to be tried again.")
-        if data.status == "retrying":
+        if (
+            data.step_type == "wait"
+            and data.status == "completed"
+            and self.run.time < self.again_at.get(data.step_id, "")
+        ):
+            self.say("wait_in_time", f"Step {data.step_id} ends before its time.")
+        if data.status in ("retrying", "opened"):
             self.again_at[data.step_id] = data.until or ""
         self._check_order(data, before)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from charter.errors import CharterError
 from charter.manifests.arguments import compile_schema
 from charter.model.base import JsonObject
 from charter.model.placeholders import expressions_in
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template, WaitStep
+from charter.model.times import unix_ms_of
 
 MAX_STEPS: Final = 100
 CheckExpression = Callable[[str], str | None]
@@ -165,6 +166,16 @@ def _schemas(template: Template) -> Iterator[Finding]:
         if isinstance(step, ApprovalStep) and not step.requirements:
             mend = "Leave `requirements` out for one person, or say how many of which role."
             yield Finding("error", f"/steps/{index}/requirements", "nobody is asked", mend)
+        if isinstance(step, WaitStep) and step.until is not None and "{{" not in step.until:
+            yield from _time(step.until, f"/steps/{index}/until")
+
+
+def _time(text: str, where: str) -> Iterator[Finding]:
+    try:
+        unix_ms_of(text)
+    except ValueError:
+        mend = "Write a time with its offset, such as 2027-01-31T09:00:00Z."
+        yield Finding("error", where, f"{text!r} is no RFC 3339 time with an offset", mend)
 
 
 def _schema(schema: JsonObject, where: str) -> Iterator[Finding]:
@@ -225,23 +236,25 @@ def _roles(step: Step, where: str, roles: Collection[str], level: Literal["error
 # -- expressions
 
 
+_TEXTS: Final = {
+    "agent": ("instructions",),
+    "action": ("arguments",),
+    "approval": ("question", "show"),
+    "wait": ("until",),
+}
+"""The fields of each type that may hold ``{{ CEL }}``."""
+
+
 def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
     """Pointer, CEL source, and the step that it belongs to (None for the output)."""
     for index, step in enumerate(template.steps):
         where = f"/steps/{index}"
         if step.condition is not None:
             yield f"{where}/if", step.condition, step
-        texts: dict[str, Any] = {}
-        if isinstance(step, AgentStep):
-            texts = {"instructions": step.instructions}
-        elif isinstance(step, ActionStep):
-            texts = {"arguments": step.arguments}
-        elif isinstance(step, ApprovalStep):
-            texts = {"question": step.question, "show": step.show}
-        elif isinstance(step, ConditionStep):
+        if isinstance(step, ConditionStep):
             yield f"{where}/expression", step.expression, step
-        for name, value in texts.items():
-            for source in expressions_in(value):
+        for name in _TEXTS.get(step.type, ()):
+            for source in expressions_in(getattr(step, name)):
                 yield f"{where}/{name}", source, step
     for source in expressions_in(template.output):
         yield "/output", source, None

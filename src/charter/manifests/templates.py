@@ -23,7 +23,7 @@ from charter.manifests.template_checks import CheckExpression, Finding, validate
 from charter.manifests.yaml_text import Document, load
 from charter.model.base import Json
 from charter.model.canonical import digest
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Template
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Template, WaitStep
 
 CODE: Final = "template_invalid"
 MAX_BYTES: Final = 256 * 1024
@@ -32,6 +32,7 @@ STEP_MODELS: Final[dict[str, Any]] = {
     "action": ActionStep,
     "approval": ApprovalStep,
     "condition": ConditionStep,
+    "wait": WaitStep,
 }
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from charter.model.approval import Requirement
 from charter.model.base import Json, JsonObject, Model, Name
@@ -110,7 +110,21 @@ class ConditionStep(StepBase):
     if_false: tuple[str, ...] = Field(default=(), description="Steps that run only when it is false.")
 
 
-Step = Annotated[AgentStep | ActionStep | ApprovalStep | ConditionStep, Field(discriminator="type")]
+class WaitStep(StepBase):
+    """Goes on at a time, or after some seconds. Its output is ``{until, ended_at}``; a time that is past ends it at once."""
+
+    type: Literal["wait"]
+    until: str | None = Field(default=None, description="RFC 3339 with an offset, or {{ CEL }} that gives such a text.")
+    seconds: int | None = Field(default=None, ge=0, le=315_360_000, description="Counted from when it opens.")
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("A wait has either `until` or `seconds`.")
+        return self
+
+
+Step = Annotated[AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep, Field(discriminator="type")]
 
 
 class Template(Model):

@@ -158,7 +158,7 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
 
 
 def due(draft: Draft) -> None:
-    """Everything whose time has come: approvals and invocations that have expired, steps that are tried again."""
+    """Everything whose time has come: approvals and invocations that have expired, waits and retries."""
     now = draft.given.now
     for approval in list(draft.state.approvals.values()):
         if draft.state.live and approval.open and now >= approval.request.expires_at:
@@ -168,9 +168,15 @@ def due(draft: Draft) -> None:
             steps.end_invocation(draft, invocation.agent_invocation_id, "expired")
             step = steps.step_named(draft.given.template, invocation.step_id)
             steps.fail_step(draft, step, "step_expired", "The agent did not complete it in time.")
-    for step_id, item in list(draft.state.steps.items()):
-        if draft.state.live and item.status == "retrying" and item.until is not None and now >= item.until:
-            steps.reopen(draft, steps.step_named(draft.given.template, step_id))
+    while draft.state.live and (timers := _timers_due(draft.state, now)):
+        steps.timer(draft, steps.step_named(draft.given.template, timers[0][1]))
+
+
+def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
+    """Time and step of each timer that is due, the earliest first: each fires once, however late."""
+    return sorted(
+        (item.until, key) for key, item in state.steps.items() if item.until is not None and now >= item.until
+    )
 
 
 def runnable(state: State, step_id: str) -> bool:

@@ -7,8 +7,8 @@ from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.digests import step_digest
 from charter.model.plain_text import one_line, plain
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template
-from charter.model.times import later
+from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template, WaitStep
+from charter.model.times import later, rfc3339, unix_ms_of
 from charter.workflows import expressions, machine
 from charter.workflows.draft import Draft
 from charter.workflows.state import StepState
@@ -46,9 +46,43 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     if not wanted:
         _mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
         return True
+    if isinstance(step, WaitStep):
+        _wait(draft, step)
+        return True
     _mark(draft, step, "opened")
     _open(draft, step)
     return True
+
+
+def _wait(draft: Draft, step: WaitStep) -> None:
+    try:
+        until = _end_of(draft, step)
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
+    _mark(draft, step, "opened", until=until)
+
+
+def _end_of(draft: Draft, step: WaitStep) -> str:
+    if step.until is None:
+        return later(draft.given.now, step.seconds or 0)
+    value = expressions.render(step.until, draft.state.scope())
+    try:
+        return rfc3339(unix_ms_of(value))
+    except (TypeError, ValueError, OverflowError):
+        raise expressions.ExpressionError(
+            f"{step.until!r} gave {expressions.as_text(value)[:80]!r} ({type(value).__name__}), which is no time.",
+            next_step="Give an RFC 3339 text with an offset, such as 2027-01-31T09:00:00Z.",
+        ) from None
+
+
+def timer(draft: Draft, step: Step) -> None:
+    """The time that the step waited for has come, perhaps long ago: it goes on, once."""
+    found = draft.state.steps[step.id]
+    if found.status == "retrying":
+        reopen(draft, step)
+    else:
+        complete_step(draft, step, {"until": found.until, "ended_at": draft.given.now})
 
 
 def _left_out(draft: Draft, template: Template, step: Step) -> str | None:

@@ -119,6 +119,9 @@ def _steps(state: State) -> Iterator[Blocker]:
         elif step.status == "retrying":
             detail = f"Step {step_id!r} is tried again at {step.until}; attempt {step.attempt} failed: {step.reason}"
             yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "open" and step.until is not None:
+            detail = f"Step {step_id!r} waits until {step.until}."
+            yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
 
 
 def _calls(state: State) -> Iterator[Blocker]:
