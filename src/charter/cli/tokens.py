@@ -55,13 +55,6 @@ def issue(
 
     name, what = _subject(agent, human, subject, kind)
     loaded = settings()
-    if not loaded.auth.local_keys:
-        raise InvalidInput("auth.local_keys is false, so the server would refuse this token.", code="local_keys_off")
-    lives = seconds(ttl)
-    if lives > loaded.auth.max_ttl_seconds:
-        raise InvalidInput(
-            f"The server takes no token that lives longer than {loaded.auth.max_ttl_seconds} seconds.", code="bad_ttl"
-        )
     given = _names(roles) or _DEFAULT_ROLES.get(what, ())
     token = issue_token(
         load_keys(loaded.keys_folder),
@@ -73,13 +66,23 @@ def issue(
         roles=given,
         acts_for=acts_for,
         acts_for_roles=_names(acts_for_roles),
-        ttl=lives,
+        ttl=_life(loaded, ttl),
     )
     if as_json:
         print_json({"token": token, **_described(token)})
         return
     note(f"For {what} {name}, roles {', '.join(given) or 'none'}, until {_described(token)['expires_at']}.")
     print(token)
+
+
+def _life(loaded: Settings, ttl: str) -> int:
+    """Seconds; no token is made that the server would refuse."""
+    lives, most = seconds(ttl), loaded.auth.max_ttl_seconds
+    if not loaded.auth.local_keys:
+        raise InvalidInput("auth.local_keys is false, so the server would refuse this token.", code="local_keys_off")
+    if lives > most:
+        raise InvalidInput(f"The server takes no token that lives longer than {most} seconds.", code="bad_ttl")
+    return lives
 
 
 def _issuer(loaded: Settings, audience: str | None) -> str:
