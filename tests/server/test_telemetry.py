@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from charter.errors import Denied
+from charter.gate.spans import POLICY, STORE_APPEND, Attr, Metric
 from charter.model.policy import Decision, Obligation
 from charter.server.settings import load_settings
-from charter.gate.spans import POLICY, STORE_APPEND, Attr, Metric
 from charter.server.telemetry import Telemetry, current_trace_id, safe_attributes, workflow_link
 
 SECRET = "hunter2-correct-horse"
@@ -113,12 +113,21 @@ def test_spans_nest_and_carry_the_decision(recorded: Recorded) -> None:
     assert policy.resource.attributes["service.instance.id"] == "srv_1"
 
 
-def test_the_upstream_call_is_a_client_span_of_the_genai_conventions(recorded: Recorded) -> None:
-    with recorded.telemetry.tool_span("casebook__read", {Attr.EFFECT: "eff_1"}):
-        pass
+def test_a_tools_run_is_an_internal_span_of_the_genai_conventions_that_tells_how_it_ended(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    with telemetry.tool_span("casebook__read", {Attr.EFFECT: "eff_1"}):
+        telemetry.upstream_took(0.1, server="casebook", tool="casebook__read", outcome="succeeded", error="tool_error")
     span = recorded.spans()["execute_tool casebook__read"]
-    assert span.kind is SpanKind.CLIENT
-    assert (span.attributes or {})["gen_ai.operation.name"] == "execute_tool"
+    assert span.kind is SpanKind.INTERNAL
+    assert span.status.status_code is StatusCode.ERROR
+    assert dict(span.attributes or {}) == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "casebook__read",
+        "charter.effect_id": "eff_1",
+        "charter.upstream": "casebook",
+        "charter.effect.status": "succeeded",
+        "error.type": "tool_error",
+    }
 
 
 def test_only_known_attributes_are_set_and_long_texts_are_cut() -> None:
@@ -180,7 +189,7 @@ def test_metrics_count_decisions_latencies_and_what_waits(recorded: Recorded) ->
     telemetry.watch_pending_approvals(lambda: waiting)
     for _ in range(2):
         telemetry.decided(DECISION, action="tool.invoke")
-    telemetry.call_took(0.01, tool="casebook__read", outcome="succeeded")
+    telemetry.call_took(0.01, command="invoke_tool")
     telemetry.upstream_took(0.005, server="casebook", tool="casebook__read", outcome="succeeded")
     found = recorded.metrics()
     decisions = found[Metric.DECISIONS][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +15,7 @@ from charter.model.effect import Effect, EffectOutcome
 from charter.model.policy import Decision, Facts
 from charter.model.template import Template
 from charter.model.tool import Quarantine, ToolManifest
-from charter.store.port import Store
+from charter.store.port import NewEvent, Store
 from charter.store.sealing import Sealer
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -77,8 +77,12 @@ class Templates(Protocol):
 class Tracing(Protocol):
     """``server.telemetry``, or silence. Spans are for viewing; the events are the record."""
 
-    def span(
+    def inner_span(
         self, name: str, attributes: Mapping[str, AttributeValue | None] | None = None
+    ) -> AbstractContextManager[Span]: ...
+
+    def command_span(
+        self, command: str, attributes: Mapping[str, AttributeValue | None], workflow_id: str | None
     ) -> AbstractContextManager[Span]: ...
 
     def tool_span(self, tool: str, attributes: Mapping[str, AttributeValue | None]) -> AbstractContextManager[Span]: ...
@@ -87,13 +91,13 @@ class Tracing(Protocol):
 
     def decided(self, decision: Decision, *, action: str, span: Span | None = None) -> None: ...
 
-    def call_took(self, seconds: float, *, tool: str | None = None, outcome: str | None = None) -> None: ...
+    def call_took(self, seconds: float, *, command: str, error: str | None = None) -> None: ...
 
-    def upstream_took(self, seconds: float, *, server: str, tool: str, outcome: str) -> None: ...
+    def upstream_took(
+        self, seconds: float, *, server: str, tool: str, outcome: str, error: str | None = None
+    ) -> None: ...
 
-    def workflow_started(self, workflow_id: str, template: str) -> None: ...
-
-    def workflow_moment(self, workflow_id: str, name: str, attributes: Mapping[str, AttributeValue | None]) -> None: ...
+    def committed(self, stream: str, events: Sequence[NewEvent]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import orjson
 from charter.errors import NotFound, Refused
 from charter.gate.grants import find_use
 from charter.gate.parts import Parts
-from charter.gate.spans import POLICY
+from charter.gate.spans import POLICY, Attr
 from charter.manifests.arguments import check_arguments
 from charter.manifests.redaction import redact, shown_fields
 from charter.model import commands as cmd
@@ -32,9 +32,11 @@ class Preparer:
 
     def evaluate(self, facts: Facts) -> Decision:
         """The policy's answer, on a span and in the metrics."""
-        with self._parts.tracing.span(POLICY) as span:
+        tracing = self._parts.tracing
+        with tracing.inner_span(POLICY) as span:
             decision = self._parts.evaluator.evaluate(facts)
-            self._parts.tracing.decided(decision, action=facts.action, span=span)
+            tracing.decided(decision, action=facts.action, span=span)
+        tracing.annotate({Attr.VERDICT: decision.verdict, Attr.CODE: decision.code})
         return decision
 
     def manifest(self, name: str) -> ToolManifest:

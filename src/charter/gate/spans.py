@@ -8,13 +8,24 @@ under ``charter.``.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-COMMAND: Final = "charter.command"
-POLICY: Final = "charter.policy"
-STORE_APPEND: Final = "charter.store.append"
-STORE_LOAD: Final = "charter.store.load"
-APPROVAL: Final = "charter.approval"
+from opentelemetry.util.types import AttributeValue
+
+POLICY: Final = "policy"
+STORE_APPEND: Final = "store append"
+STORE_LOAD: Final = "store load"
+
+
+def governed(command: str) -> str:
+    """The span of one command on its way through the gate."""
+    return f"gate {command}"
+
+
+def policy(verdict: str) -> str:
+    """The span of one decision, named by its verdict: three names, and a person sees at once what was said."""
+    return f"{POLICY} {verdict}"
 
 
 def execute_tool(tool: str) -> str:
@@ -37,6 +48,10 @@ class Attr:
     TOOL: Final = "gen_ai.tool.name"
     TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
     WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+    CONVERSATION: Final = "gen_ai.conversation.id"
+    """The workflow's id once more: viewers group traces by it and so show a run as a whole."""
+    GOVERNED_TOOL: Final = "charter.tool"
+    """The tool that a command or a moment is about; ``gen_ai.tool.name`` is for spans in which a tool runs."""
     ERROR: Final = "error.type"
     SERVER: Final = "charter.upstream"
     TENANT: Final = "charter.tenant"
@@ -47,6 +62,10 @@ class Attr:
     INVOCATION: Final = "charter.agent_invocation_id"
     PROPOSAL: Final = "charter.proposal_id"
     APPROVAL: Final = "charter.approval_id"
+    APPROVAL_DECISION: Final = "charter.approval.decision"
+    APPROVAL_STATUS: Final = "charter.approval.status"
+    CHANNEL: Final = "charter.approval.channel"
+    GRANT: Final = "charter.grant_id"
     EFFECT: Final = "charter.effect_id"
     PRINCIPAL_KIND: Final = "charter.principal.kind"
     VERDICT: Final = "charter.decision.verdict"
@@ -55,7 +74,10 @@ class Attr:
     POLICY_SET: Final = "charter.policy.set_hash"
     OBLIGATIONS: Final = "charter.obligations"
     EVENTS: Final = "charter.store.events"
+    EVENT_TYPES: Final = "charter.store.event_types"
     OUTCOME: Final = "charter.effect.status"
+    STEP_STATUS: Final = "charter.step.status"
+    RISK: Final = "charter.tool.risk"
 
 
 ATTRIBUTES: Final = frozenset(
@@ -70,3 +92,48 @@ class Metric:
     CALL_DURATION: Final = "charter.call.duration"
     UPSTREAM_DURATION: Final = "charter.upstream.duration"
     PENDING_APPROVALS: Final = "charter.approvals.pending"
+
+
+_TOOL = {"tool": Attr.GOVERNED_TOOL, "step_id": Attr.STEP, "proposal_id": Attr.PROPOSAL}
+_APPROVAL = {"approval_id": Attr.APPROVAL, "status": Attr.APPROVAL_STATUS}
+_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "POLICY_DECISION": {"verdict": Attr.VERDICT, "code": Attr.CODE, "action": Attr.ACTION},
+    "COMMAND_REFUSED": {"command": Attr.COMMAND, "code": Attr.CODE},
+    "WORKFLOW_STEP": {"step_id": Attr.STEP, "status": Attr.STEP_STATUS, "code": Attr.CODE},
+    "APPROVAL_REQUESTED": {**_TOOL, "approval_id": Attr.APPROVAL, "risk": Attr.RISK},
+    "APPROVAL_DECISION": {**_APPROVAL, "decision": Attr.APPROVAL_DECISION, "channel": Attr.CHANNEL},
+    "APPROVAL_CLOSED": _APPROVAL,
+    "GRANT_GIVEN": {"grant_id": Attr.GRANT},
+    "GRANT_REVOKED": {"grant_id": Attr.GRANT},
+    "TOOL_INVOKE": {**_TOOL, "effect_id": Attr.EFFECT},
+    "EFFECT_IN_DOUBT": {"effect_id": Attr.EFFECT},
+    "EFFECT_RESOLVED": {"effect_id": Attr.EFFECT},
+    "WORKFLOW_COMPLETED": {},
+    "WORKFLOW_FAILED": {"code": Attr.ERROR},
+    "WORKFLOW_REJECTED": {},
+    "WORKFLOW_CANCELLED": {},
+}
+"""The events that are shown as moments of their workflow's own trace, and the members of each that may be seen there."""
+
+_SUBJECT: Final = (
+    Attr.GOVERNED_TOOL,
+    Attr.VERDICT,
+    Attr.COMMAND,
+    Attr.APPROVAL_DECISION,
+    Attr.STEP,
+    Attr.APPROVAL_STATUS,
+)
+
+
+def moment(event_type: str, data: Mapping[str, Any]) -> tuple[str, dict[str, AttributeValue]] | None:
+    """An event as a moment: the span's name (``TOOL_INVOKE casebook__read_note``) and attributes; None for those that a
+    person who looks at a run would not miss.
+    """
+    fields = _FIELDS.get(event_type)
+    if fields is None or data.get("verdict", "deny") != "deny":
+        return None
+    shown = data.get("request", data)
+    found: dict[str, AttributeValue] = {fields[key]: shown[key] for key in fields if isinstance(shown.get(key), str)}
+    subject = next((str(found[name]) for name in _SUBJECT if name in found), "")
+    status = str(found.get(Attr.STEP_STATUS, ""))
+    return " ".join(filter(None, (event_type, subject, status))), found

@@ -52,7 +52,6 @@ class Starts:
             draft.claims.extend(await self._gate.templates.claim(principal.tenant, template, template_hash))
             if await self._gate.commit(draft, state, principal, ctx):
                 self._gate.templates.remember(principal.tenant, template, template_hash)
-                self._gate.parts.tracing.workflow_started(state.workflow_id, template.ref)
                 return context(draft.state, template, principal, now)
         raise Unavailable("The start could not be recorded.", code="busy")
 

@@ -22,6 +22,7 @@ from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.evaluator import PolicySets
 from charter.server.keys import Keys, load_keys
+from charter.server.pending import PendingApprovals
 from charter.server.secret_store import SecretFile
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
@@ -213,6 +214,10 @@ async def _driven(charter: Charter) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(charter.engine.run)
         tasks.start_soon(charter.checkpointer.run)
+        if charter.telemetry.enabled:
+            pending = PendingApprovals(charter.store)
+            charter.telemetry.watch_pending_approvals(lambda: pending.count)
+            tasks.start_soon(pending.run)
         try:
             yield
         finally:

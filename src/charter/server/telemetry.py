@@ -11,32 +11,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from charter import __version__
 from charter.errors import CharterError
-from charter.gate.spans import ATTRIBUTES, Attr, Metric, execute_tool, invoke_workflow
+from charter.gate.spans import ATTRIBUTES, Attr, Metric, execute_tool, governed, invoke_workflow, moment, policy
 from charter.model.policy import Decision
 from charter.server.settings_model import Settings
+from charter.server.telemetry_export import Ids, Scrubbing, chosen_ids, otlp_metrics, otlp_spans, resource_of
+from charter.store.port import NewEvent
 
 SCOPE = "charter"
-EXPORT_SECONDS = 2.0
-"""For one export with all its retries; a collector that is gone must not hold up the end of the process."""
 _MAX_TEXT = 256
-_EXCEPTION_TEXTS = ("exception.message", "exception.stacktrace")
-_ids: ContextVar[tuple[int, int] | None] = ContextVar("charter_span_ids", default=None)
 _NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
 
@@ -78,10 +73,11 @@ class Telemetry:
             if isinstance(hosted, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return cls()
             return cls(hosted, metrics.get_meter_provider())
-        resource = _resource(settings, instance)
-        tracer_provider = TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=True)
-        tracer_provider.add_span_processor(BatchSpanProcessor(Scrubbing(exporter or _otlp_spans(settings))))
-        readers = [metric_reader] if metric_reader else _otlp_metrics(settings)
+        resource = resource_of(settings, instance)
+        limits = SpanLimits(max_span_attribute_length=_MAX_TEXT)
+        tracer_provider = TracerProvider(resource=resource, id_generator=Ids(), span_limits=limits)
+        tracer_provider.add_span_processor(BatchSpanProcessor(Scrubbing(exporter or otlp_spans(settings))))
+        readers = [metric_reader] if metric_reader else otlp_metrics(settings)
         meter_provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=True)
         if install:
             trace.set_tracer_provider(tracer_provider)
@@ -108,12 +104,33 @@ class Telemetry:
         """
         return _NOTHING if self._tracer is None else self._recorded(self._tracer, name, attributes, kind, links)
 
+    def inner_span(
+        self, name: str, attributes: Mapping[str, AttributeValue | None] | None = None
+    ) -> AbstractContextManager[Span]:
+        """A span that makes sense below another one only: where there is none, none is made."""
+        if self._tracer is None or not trace.get_current_span().get_span_context().is_valid:
+            return _NOTHING
+        return self._recorded(self._tracer, name, attributes, SpanKind.INTERNAL, ())
+
+    def command_span(
+        self, command: str, attributes: Mapping[str, AttributeValue | None], workflow_id: str | None
+    ) -> AbstractContextManager[Span]:
+        """The span of one governed command, below the request's. What no request asked for (the engine, the command
+        line) joins the workflow's own trace, so that no trace of a single idle span is left lying about.
+        """
+        if self._tracer is None:
+            return _NOTHING
+        parent = None
+        if workflow_id is not None and not trace.get_current_span().get_span_context().is_valid:
+            parent = _workflow_context(workflow_id)
+        return self._recorded(self._tracer, governed(command), attributes, SpanKind.INTERNAL, (), parent)
+
     def tool_span(self, tool: str, attributes: Mapping[str, AttributeValue | None]) -> AbstractContextManager[Span]:
-        """The span of the upstream call, a client's."""
+        """The span of a governed tool's run. The wire below it makes the client's span of the upstream request."""
         if self._tracer is None:
             return _NOTHING
         named = {Attr.OPERATION: "execute_tool", Attr.TOOL: tool, **attributes}
-        return self._recorded(self._tracer, execute_tool(tool), named, SpanKind.CLIENT, ())
+        return self._recorded(self._tracer, execute_tool(tool), named, SpanKind.INTERNAL, ())
 
     def annotate(self, attributes: Mapping[str, AttributeValue | None], workflow_id: str | None = None) -> None:
         """Put attributes on the current span (the SDK's request span, for one) and link it to its workflow's
@@ -122,29 +139,35 @@ class Telemetry:
         if self._tracer is None:
             return
         span = trace.get_current_span()
-        span.set_attributes(safe_attributes(attributes))
         if workflow_id is not None:
-            span.set_attribute(Attr.WORKFLOW, workflow_id)
-            link = workflow_link(workflow_id)
-            span.add_link(link.context)
+            attributes = {**attributes, Attr.WORKFLOW: workflow_id, Attr.CONVERSATION: workflow_id}
+            span.add_link(workflow_link(workflow_id).context)
+        span.set_attributes(safe_attributes(attributes))
 
     def decided(self, decision: Decision, *, action: str, span: Span | None = None) -> None:
-        """Count a decision and describe it on ``span`` (default: the current one)."""
+        """Count a decision and describe it on ``span``, which takes its name from it (default: the current one)."""
         if self._measuring:
             self._decisions.add(1, {Attr.VERDICT: decision.verdict, Attr.ACTION: action})
         if self._tracer is not None:
+            if span is not None:
+                span.update_name(policy(decision.verdict))
             (span or trace.get_current_span()).set_attributes(decision_attributes(decision, action))
 
-    def call_took(self, seconds: float, *, tool: str | None = None, outcome: str | None = None) -> None:
-        """Record how long a governed call took altogether."""
+    def call_took(self, seconds: float, *, command: str, error: str | None = None) -> None:
+        """Record how long a governed command took altogether; ``error`` is the code it ended with, None when well."""
         if self._measuring:
-            self._calls.record(seconds, safe_attributes({Attr.TOOL: tool, Attr.OUTCOME: outcome}))
+            self._calls.record(seconds, safe_attributes({Attr.COMMAND: command, Attr.ERROR: error}))
 
-    def upstream_took(self, seconds: float, *, server: str, tool: str, outcome: str) -> None:
-        """Record how long the upstream took of it."""
+    def upstream_took(self, seconds: float, *, server: str, tool: str, outcome: str, error: str | None = None) -> None:
+        """Record how long the upstream took of it, and on the current span (the tool's) how that ended."""
+        named = {Attr.SERVER: server, Attr.TOOL: tool, Attr.OUTCOME: outcome, Attr.ERROR: error}
         if self._measuring:
-            named = {Attr.SERVER: server, Attr.TOOL: tool, Attr.OUTCOME: outcome}
             self._upstreams.record(seconds, safe_attributes(named))
+        if self._tracer is not None:
+            span = trace.get_current_span()
+            span.set_attributes(safe_attributes(named))
+            if error is not None:
+                span.set_status(StatusCode.ERROR)
 
     def watch_pending_approvals(self, count: Callable[[], int]) -> None:
         """``count`` is asked, from the exporter's thread, whenever metrics are collected: it must not block."""
@@ -163,9 +186,14 @@ class Telemetry:
         if self._tracer is None:
             return
         root = workflow_link(workflow_id).context
-        named = {Attr.OPERATION: "invoke_workflow", Attr.WORKFLOW_NAME: template, Attr.WORKFLOW: workflow_id}
+        named = {
+            Attr.OPERATION: "invoke_workflow",
+            Attr.WORKFLOW_NAME: template,
+            Attr.WORKFLOW: workflow_id,
+            Attr.CONVERSATION: workflow_id,
+        }
         current = trace.get_current_span().get_span_context()
-        token = _ids.set((root.trace_id, root.span_id))
+        token = chosen_ids.set((root.trace_id, root.span_id))
         try:
             self._tracer.start_span(
                 invoke_workflow(template),
@@ -174,7 +202,18 @@ class Telemetry:
                 links=[Link(current)] if current.is_valid else [],
             ).end()
         finally:
-            _ids.reset(token)
+            chosen_ids.reset(token)
+
+    def committed(self, stream: str, events: Sequence[NewEvent]) -> None:
+        """Show in the workflow's own trace what was put on record; the record itself is the event."""
+        if self._tracer is None:
+            return
+        for event in events:
+            if event.type == "WORKFLOW_STARTED":
+                self.annotate({}, stream)
+                self.workflow_started(stream, str(event.data["template"]))
+            elif (shown := moment(event.type, event.data)) is not None and stream.startswith("wf_"):
+                self.workflow_moment(stream, *shown)
 
     def workflow_moment(self, workflow_id: str, name: str, attributes: Mapping[str, AttributeValue | None]) -> None:
         """A short span in the workflow's own trace (an approval asked for, decided), linked to the current
@@ -184,10 +223,10 @@ class Telemetry:
         """
         if self._tracer is None:
             return
-        parent = trace.set_span_in_context(trace.NonRecordingSpan(workflow_link(workflow_id).context), Context())
         current = trace.get_current_span().get_span_context()
         named = {**attributes, Attr.WORKFLOW: workflow_id}
         links = [Link(current)] if current.is_valid else []
+        parent = _workflow_context(workflow_id)
         self._tracer.start_span(name, context=parent, attributes=safe_attributes(named), links=links).end()
 
     def shutdown(self) -> None:
@@ -204,9 +243,11 @@ class Telemetry:
         attributes: Mapping[str, AttributeValue | None] | None,
         kind: SpanKind,
         links: Sequence[Link],
+        parent: Context | None = None,
     ) -> Iterator[Span]:
         with tracer.start_as_current_span(
             name,
+            context=parent,
             kind=kind,
             attributes=safe_attributes(attributes or {}),
             links=links,
@@ -232,6 +273,10 @@ def workflow_link(workflow_id: str) -> Link:
         trace_flags=TraceFlags(TraceFlags.SAMPLED),
     )
     return Link(context)
+
+
+def _workflow_context(workflow_id: str) -> Context:
+    return trace.set_span_in_context(trace.NonRecordingSpan(workflow_link(workflow_id).context), Context())
 
 
 def current_trace_id() -> str | None:
@@ -263,92 +308,3 @@ def safe_attributes(attributes: Mapping[str, AttributeValue | None]) -> dict[str
         for name, value in attributes.items()
         if value is not None and name in ATTRIBUTES
     }
-
-
-class Scrubbing(SpanExporter):
-    """Takes exception texts and status descriptions out before anything leaves: the SDK's spans repeat
-    messages.
-    """
-
-    def __init__(self, inner: SpanExporter) -> None:
-        self._inner = inner
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans without their texts."""
-        return self._inner.export([_scrubbed(span) for span in spans])
-
-    def shutdown(self) -> None:
-        """Stop."""
-        self._inner.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what is waiting."""
-        return self._inner.force_flush(timeout_millis)
-
-
-def _scrubbed(span: ReadableSpan) -> ReadableSpan:
-    if not span.events and span.status.description is None:
-        return span
-    events = [
-        Event(
-            event.name,
-            {name: value for name, value in (event.attributes or {}).items() if name not in _EXCEPTION_TEXTS},
-            event.timestamp,
-        )
-        for event in span.events
-    ]
-    return ReadableSpan(
-        name=span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=span.attributes,
-        events=events,
-        links=span.links,
-        kind=span.kind,
-        status=Status(span.status.status_code),
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
-
-
-class _Ids(RandomIdGenerator):
-    """Random ids, but for the root of a workflow's trace, whose ids follow from the workflow's."""
-
-    def generate_trace_id(self) -> int:
-        chosen = _ids.get()
-        return chosen[0] if chosen else super().generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        chosen = _ids.get()
-        return chosen[1] if chosen else super().generate_span_id()
-
-
-def _resource(settings: Settings, instance: str | None) -> Resource:
-    named = {"service.name": settings.telemetry.service_name, "service.version": __version__}
-    return Resource.create({**named, **({"service.instance.id": instance} if instance else {})})
-
-
-def _otlp_spans(settings: Settings) -> SpanExporter:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    headers = settings.telemetry.otlp_headers or None
-    return OTLPSpanExporter(endpoint=_endpoint(settings, "traces"), headers=headers, timeout=EXPORT_SECONDS)
-
-
-def _otlp_metrics(settings: Settings) -> list[MetricReader]:
-    if settings.telemetry.otlp_endpoint is None:
-        return []
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    headers = settings.telemetry.otlp_headers or None
-    return [
-        PeriodicExportingMetricReader(
-            OTLPMetricExporter(endpoint=_endpoint(settings, "metrics"), headers=headers, timeout=EXPORT_SECONDS)
-        )
-    ]
-
-
-def _endpoint(settings: Settings, signal: str) -> str:
-    return f"{(settings.telemetry.otlp_endpoint or '').rstrip('/')}/v1/{signal}"
