@@ -11,8 +11,10 @@ from charter.errors import Unavailable
 from charter.gate import Gate
 from charter.model.template import Template
 from charter.store.port import Filter, Page
+from charter.tools.runner import Runner
 from tests.gate.conftest import Open
-from tests.guarantees.upstream import Counting
+from tests.gate.test_effects import Changed
+from tests.guarantees.upstream import Counting, Governed
 from tests.guarantees.world import ANN, BOB, DAY, Desk, Work, template
 
 pytestmark = pytest.mark.anyio
@@ -210,3 +212,29 @@ async def test_the_engine_outlives_a_store_that_does_not_answer(opened: Open, up
     driving.cancel()
     await asyncio.gather(driving, return_exceptions=True)
     assert sick.failures == 0
+
+
+@pytest.mark.guarantee("G6")
+async def test_what_people_allowed_a_step_that_was_skipped_holds_nothing_up(
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting
+) -> None:
+    """Approved, then denied by what changed meanwhile and skipped: the approval is over with the step."""
+    pay = action("pay", "charge", {"on_failure": "skip"}, account="acme", cents=7)
+    careful = template("careful", pay, question(seconds=3 * DAY), action("look", "read", what="x"))
+    desk = await opened(templates=(careful,))
+    run = await desk.start("careful")
+    await desk.engine.settle()
+    (row,) = await pending(desk)
+    await desk.decide(row.approval_id)
+    changed = Changed(tools[0], "counter__charge", quarantined=True)
+    later = await opened(templates=(careful,), tools=changed)
+    await later.engine.settle()
+    assert (await later.queries.workflow(ANN, run.workflow_id)).steps["pay"] == "skipped"
+    desk.clock.wait(2 * DAY)  # the approval's time is long over, the question's is not
+    await later.engine.settle()
+    (row,) = await pending(later)
+    await later.decide(row.approval_id)
+    await later.engine.settle()
+    assert (await later.queries.workflow(ANN, run.workflow_id)).status == "completed"
+    assert [call["tool"] for call in upstream.calls()] == ["read"]
+    await later.check_record()

@@ -100,3 +100,20 @@ async def test_a_wait_ends_at_its_time_in_another_process_and_once(opened: Open,
     assert (await other.queries.workflow(ANN, run.workflow_id)).status == "completed"
     assert len(upstream.calls()) == 1
     await desk.check_record()
+
+
+@pytest.mark.guarantee("G6")
+async def test_a_wait_for_a_signal_is_given_up_at_its_time_in_another_process(opened: Open, upstream: Counting) -> None:
+    step = {"id": "w", "type": "wait", "signal": {"type": "go"}, "timeout_seconds": 3600, "on_timeout": "skip"}
+    waiting = template("waiting", step, action("then", "read", what="x"))
+    run = await (await opened(templates=(waiting,))).start("waiting")
+    desk = await opened(templates=(waiting,))
+    desk.clock.wait(3590)
+    await desk.engine.settle()
+    assert (await desk.queries.workflow(ANN, run.workflow_id)).blocked_by[0].what == "signal"
+    desk.clock.wait(90_000)
+    await desk.engine.settle()
+    assert (await desk.queries.workflow(ANN, run.workflow_id)).status == "completed"
+    assert len(upstream.calls()) == 1
+    assert await desk.store.waiting_for("default", "go", "", 9) == []
+    await desk.check_record()

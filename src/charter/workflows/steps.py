@@ -55,6 +55,11 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
 
 
 def _wait(draft: Draft, step: WaitStep) -> None:
+    if step.signal is not None:
+        limit = step.timeout_seconds
+        timeout_at = None if limit is None else later(draft.given.now, limit)
+        _mark(draft, step, "opened", waits_for=step.signal.type, timeout_at=timeout_at)
+        return
     try:
         until = _end_of(draft, step)
     except CharterError as error:
@@ -81,8 +86,19 @@ def timer(draft: Draft, step: Step) -> None:
     found = draft.state.steps[step.id]
     if found.status == "retrying":
         reopen(draft, step)
+    elif isinstance(step, WaitStep) and found.waits_for is not None:
+        _timed_out(draft, step, f"No signal of type {found.waits_for!r} that matches came by {found.timeout_at}.")
     else:
         complete_step(draft, step, {"until": found.until, "ended_at": draft.given.now})
+
+
+def _timed_out(draft: Draft, step: WaitStep, reason: str) -> None:
+    if step.on_timeout == "skip":
+        skip_step(draft, step, "wait_timeout", reason)
+    elif step.on_timeout == "fail":
+        give_up(draft, step, "wait_timeout", reason)
+    else:
+        reject_step(draft, step, reason, status="expired", code="wait_timeout")
 
 
 def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
@@ -206,6 +222,7 @@ def fail_step(draft: Draft, step: Step, code: str, reason: str, *, attempted: bo
     ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another.
     """
     if isinstance(step, ActionStep):
+        _withdraw_asked(draft, step)
         if attempted and (wait := _wait_before_next(draft, step)) is not None:
             _mark(draft, step, "retrying", code=code, reason=reason, until=later(draft.given.now, wait))
             return
@@ -216,6 +233,15 @@ def fail_step(draft: Draft, step: Step, code: str, reason: str, *, attempted: bo
             _mark(draft, step, "review", code=code, reason=reason)
             return
     give_up(draft, step, code, reason)
+
+
+def _withdraw_asked(draft: Draft, step: Step) -> None:
+    """What people were asked, or have allowed, about this attempt is over with it."""
+    for approval_id, approval in list(draft.state.approvals.items()):
+        request = approval.request
+        if approval.open and request.step_id == step.id and request.agent_invocation_id is None:
+            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step has failed.")
+            draft.emit("APPROVAL_CLOSED", closed)
 
 
 def _wait_before_next(draft: Draft, step: ActionStep) -> int | None:
@@ -240,10 +266,11 @@ def give_up(draft: Draft, step: Step, code: str, reason: str) -> None:
     end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
 
 
-def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected") -> None:
+def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected", code: str | None = None) -> None:
     """People said no, or nobody answered in time: the run ends as rejected."""
-    _mark(draft, step, status, code=f"approval_{status}", reason=reason)
-    end(draft, "WORKFLOW_REJECTED", code=f"approval_{status}", reason=f"Step {step.id!r}: {reason}")
+    code = code or f"approval_{status}"
+    _mark(draft, step, status, code=code, reason=reason)
+    end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")
 
 
 def end(
