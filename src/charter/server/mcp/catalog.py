@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from charter.model.base import Json, JsonObject
 from charter.model.reply import ProposalView, ToolOutcome, ToolView, WorkflowContext, WorkflowStepResult
-from charter.server.mcp.schemas import INVOCATION_ID, WORKFLOW_ID, of_model
+from charter.server.mcp.schemas import INVOCATION_ID, WORKFLOW_ID, of_model, or_error
 
 INSTRUCTIONS: Final = """\
 Charter stands between you and the tools you may use. Nothing runs outside a workflow, every call is decided by a policy, \
@@ -88,7 +88,7 @@ def _tool(
         "title": title,
         "description": description,
         "inputSchema": inputs,
-        "outputSchema": output,
+        "outputSchema": or_error(output),
         "annotations": annotations,
     }
     return OwnTool(name, tuple(properties), wire)

@@ -57,7 +57,7 @@ def answer(
 def failed(error: CharterError, **more: Json) -> JsonObject:
     """The error as a tool result: ``code``, ``message``, ``next_step``, ``detail`` and what else belongs to it.
 
-    Clients check structured content against the output schema only of results that are not errors.
+    Some clients check the structured content of errors too: every listed output schema has a place for it (``schemas.ERROR``).
     """
     return answer(said(error), {**error.as_json(), **more}, is_error=True)
 

@@ -51,6 +51,20 @@ NOTICE: Final[JsonObject] = {
 }
 
 
+ERROR: Final[JsonObject] = {
+    "type": "object",
+    "description": "An error in the place of the answer: what is wrong, and what to do.",
+    "properties": {
+        "code": {"type": "string", "description": "Stays the same over versions."},
+        "message": {"type": "string"},
+        "next_step": {"type": "string"},
+        "detail": {"type": "object"},
+    },
+    "required": ["code", "message", "next_step"],
+}
+"""Listed with every output schema: TypeScript clients of the older revisions check errors against it too."""
+
+
 def listed_input(own: JsonObject) -> tuple[JsonObject, bool]:
     """A governed tool's input schema as listed, and whether its own arguments stand under ``arguments``.
 
@@ -96,7 +110,7 @@ def _wrapped(own: JsonObject) -> JsonObject:
 
 
 def listed_output(own: JsonObject | None, *, objects_only: bool) -> JsonObject | None:
-    """The output schema as listed: the tool's own, or Charter's notice in its place. None where there is none to list.
+    """The output schema as listed: the tool's own, or Charter's notice or error. None where there is none to list.
 
     ``objects_only``: before 2026-07-28 structured content is always an object.
     """
@@ -104,7 +118,15 @@ def listed_output(own: JsonObject | None, *, objects_only: bool) -> JsonObject |
         return None
     root = {"type": "object"} if own.get("type") == "object" else {}
     dialect = {_DIALECT: own[_DIALECT]} if isinstance(own.get(_DIALECT), str) else {}
-    return {**dialect, **root, "anyOf": [embedded(own, "#/anyOf/0"), NOTICE]}
+    return {**dialect, **root, "anyOf": [embedded(own, "#/anyOf/0"), NOTICE, ERROR]}
+
+
+def or_error(own: JsonObject) -> JsonObject:
+    """The output schema of one of Charter's own tools: its properties stay at the top, where readers look for them."""
+    kept = {key: value for key, value in own.items() if key not in ("required", "additionalProperties")}
+    properties = {**ERROR["properties"], **own["properties"]}
+    either: list[Json] = [{"required": own.get("required", [])}, {"required": ERROR["required"]}]
+    return {**kept, "properties": properties, "anyOf": either}
 
 
 def embedded(schema: JsonObject, at: str) -> JsonObject:
