@@ -149,20 +149,36 @@ def waiting_run() -> Run:
     return run
 
 
+def signalled_run() -> Run:
+    """A wait that a signal ends in time."""
+    run = Run(template({"id": "w", "type": "wait", "signal": {"type": "go"}, "timeout_seconds": 60})).start()
+    run.wait(1).signal("go")
+    return run
+
+
+def given_up_run() -> Run:
+    """A wait that no signal ended."""
+    step = {"id": "w", "type": "wait", "signal": {"type": "go"}, "timeout_seconds": 60, "on_timeout": "skip"}
+    run = Run(template(step)).start()
+    run.wait(60).advance()
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
 BRANCH = record(branching_run())
 REVIEW = record(reviewed_run())
 WAIT = record(waiting_run())
+SIGNAL, GIVEN_UP = record(signalled_run()), record(given_up_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, GOOD[:9], []],
-    ids=["good", "doubt", "action", "branch", "review", "wait", "half", "none"],
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, GOOD[:9], []],
+    ids=["good", "doubt", "action", "branch", "review", "wait", "signal", "given up", "half", "none"],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
@@ -191,6 +207,14 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
         lambda: with_data(REVIEW, "WORKFLOW_STEP", 2, status="completed"),
     ),
     "a wait that ends before its time": ("wait_in_time", lambda: with_data(WAIT, "WORKFLOW_STEP", until=FUTURE)),
+    "a wait that no signal ended": ("signal_ends_a_wait", lambda: without(SIGNAL, "SIGNAL_DELIVERED")),
+    "a signal that it does not wait for": (
+        "signal_ends_a_wait",
+        lambda: with_data(SIGNAL, "WORKFLOW_STEP", waits_for="stop"),
+    ),
+    "a signal to a wait that is over": ("signal_ends_a_wait", lambda: twice(SIGNAL, "SIGNAL_DELIVERED")),
+    "a signal after its time": ("wait_in_time", lambda: with_data(SIGNAL, "WORKFLOW_STEP", timeout_at=PAST)),
+    "given up before its time": ("wait_in_time", lambda: with_data(GIVEN_UP, "WORKFLOW_STEP", timeout_at=FUTURE)),
     "a step that nobody reviewed": ("review_by_a_person", lambda: without(REVIEW, "STEP_REVIEWED")),
     "a review by an agent": (
         "review_by_a_person",

@@ -145,8 +145,20 @@ def test_the_end_of_a_wait() -> None:
     one(waiting("2027-01-31T09:00:00"), "error", "/steps/0/until", "no RFC 3339 time")
     one(waiting("{{ 1 + }}"), "error", "/steps/0/until", "does not compile")
     for ends in ({}, {"until": "2027-01-31T09:00:00Z", "seconds": 5}):
-        with pytest.raises(ValueError, match="either `until` or `seconds`"):
+        with pytest.raises(ValueError, match="one of `until`, `seconds`"):
             checked({"id": "w", "type": "wait", **ends})
+
+
+def test_what_a_wait_for_a_signal_says() -> None:
+    def waiting(where: str, **more: Any) -> Any:
+        return checked({"id": "w", "type": "wait", "signal": {"type": "t", "where": where}, **more})
+
+    assert waiting("signal.data.n == 1", timeout_seconds=5) == []
+    one(waiting("1 +"), "error", "/steps/0/signal/where", "does not compile")
+    one(waiting("steps.x.output == 1"), "error", "/steps/0/signal/where", "no step 'x'")
+    one(checked(agent("a", **{"if": "signal.data.n == 1"})), "error", "/steps/0/if", "there is no signal here")
+    with pytest.raises(ValueError, match="it has none"):
+        checked({"id": "w", "type": "wait", "seconds": 5, "timeout_seconds": 5})
 
 
 def test_a_field_of_a_step_that_a_branch_may_leave_out() -> None:

@@ -7,14 +7,36 @@ from typing import Any
 import pytest
 
 from charter.errors import InvalidInput
-from charter.store.port import Due, Filter, Page, Store
+from charter.store.port import Due, Filter, Page, Store, VersionConflict
 from tests.store.contract import Another
-from tests.store.making import a_batch, a_workflow, an_approval, an_effect
+from tests.store.making import a_batch, a_wait, a_workflow, an_approval, an_effect
 
 ALL = Filter()
 
 
 class ListsContract:
+    async def test_who_waits_for_a_signal_is_found_by_its_type_page_by_page(self, store: Store) -> None:
+        for n in range(5):
+            await store.append(a_batch(f"wf_{n}", 0, waits=(a_wait(f"wf_{n}"), a_wait(f"wf_{n}", "also"))))
+        await store.append(a_batch("wf_x", 0, waits=(a_wait("wf_x", type="other"),)))
+        await store.append(a_batch("wf_y", 0, tenant="other", waits=(a_wait("wf_y"),)))
+        first = await store.waiting_for("acme", "invoice.paid", "", 3)
+        assert first == ["wf_0", "wf_1", "wf_2"]
+        assert await store.waiting_for("acme", "invoice.paid", first[-1], 3) == ["wf_3", "wf_4"]
+        assert await store.waiting_for("other", "invoice.paid", "", 3) == ["wf_y"]
+        assert await store.waiting_for("acme", "nothing", "", 3) == []
+
+    async def test_a_wait_that_is_over_is_found_no_more(self, store: Store) -> None:
+        await store.append(a_batch("wf_1", 0, waits=(a_wait("wf_1"), a_wait("wf_1", "also"))))
+        await store.append(a_batch("wf_1", 1, waits=(a_wait("wf_1", status="over"),)))
+        assert await store.waiting_for("acme", "invoice.paid", "", 9) == ["wf_1"]
+        refused = a_batch("wf_1", 0, waits=(a_wait("wf_1", "also", status="over"),))
+        with pytest.raises(VersionConflict):
+            await store.append(refused)
+        assert await store.waiting_for("acme", "invoice.paid", "", 9) == ["wf_1"]
+        await store.append(a_batch("wf_1", 2, waits=(a_wait("wf_1", "also", status="over"),)))
+        assert await store.waiting_for("acme", "invoice.paid", "", 9) == []
+
     async def test_a_list_row_is_what_the_last_batch_said(self, store: Store) -> None:
         for version, change in enumerate(
             [

@@ -7,7 +7,7 @@ from typing import Any
 
 from charter.audit.envelope import parse_leaf
 from charter.audit.merkle import Tree, leaf_hash
-from charter.store.port import ApprovalRow, Batch, EffectRow, NewEvent, Store, StoredEvent, WorkflowRow
+from charter.store.port import ApprovalRow, Batch, EffectRow, NewEvent, Store, StoredEvent, WaitRow, WorkflowRow
 
 TIME = "2026-11-21T08:00:00.000Z"
 _numbers = itertools.count(1)
@@ -99,3 +99,7 @@ async def whole_log(store: Store, tenant: str) -> list[StoredEvent]:
     assert (head.size, head.root) == (len(events), Tree(hashes).root())
     assert await store.leaf_hashes(tenant, 0, len(events)) == hashes
     return events
+
+
+def a_wait(workflow_id: str, step_id: str = "w", type: str = "invoice.paid", status: str = "open") -> WaitRow:
+    return WaitRow(workflow_id=workflow_id, step_id=step_id, type=type, status=status)

@@ -18,6 +18,7 @@ from charter.model.effect import Effect, EffectOutcome
 from charter.model.ids import Mint
 from charter.model.policy import Action, Decision, Facts, Obligation
 from charter.model.principal import Channel, Principal, service
+from charter.model.signal import Signal
 from charter.model.template import Template
 from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
@@ -349,6 +350,10 @@ class Run:
             workflow_id=self.state.workflow_id, step_id=step_id, resolution=resolution, output=output
         )
         return self.decide(command, self.given(by, **self.run_facts(by, "step.review")))
+
+    def signal(self, type_: str, data: Any = None, id_: str = "s1", source: str = "test") -> Draft:
+        signal = Signal(id=id_, source=source, type=type_, data=data)
+        return self.decide(cmd.DeliverSignal(workflow_id=self.state.workflow_id, signal=signal), self.given(BOB))
 
     # -- looking
 

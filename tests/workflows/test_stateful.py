@@ -33,11 +33,19 @@ FLOW = template(
         "needs": ["look"],
         "if": "trigger.careful",
     },
+    {
+        "id": "word",
+        "type": "wait",
+        "needs": [],
+        "signal": {"type": "word", "where": "signal.data.n > 1"},
+        "timeout_seconds": 2 * DAY,
+        "on_timeout": "skip",
+    },
     {"id": "pause", "type": "wait", "seconds": 7200, "needs": ["look"]},
     {
         "id": "choose",
         "type": "condition",
-        "needs": ["ok", "work", "pause"],
+        "needs": ["ok", "work", "pause", "word"],
         "expression": "steps.ok.status == 'completed'",
         "if_true": ["save"],
         "if_false": ["pay"],
@@ -159,6 +167,14 @@ class Governed(RuleBasedStateMachine):
         if by.kind != "human":
             assert self.run.steps()[step_id] == "review"
             assert draft.error is not None
+
+    @rule(type_=st.sampled_from(["word", "word", "other"]), data=st.sampled_from([None, {"n": 1}, {"n": 2}]))
+    def signal(self, type_: str, data: Any) -> None:
+        wanted = self.run.steps().get("word") == "open" and self.run.state.live and type_ == "word"
+        late = wanted and self.run.now >= str(self.run.state.steps["word"].timeout_at)
+        draft = self.seen(self.run.signal(type_, data, id_=f"s{len(self.run.log)}"))
+        delivered = "SIGNAL_DELIVERED" in [event.type for event in draft.events]
+        assert not delivered or (wanted and not late and data == {"n": 2})
 
     # -- Charter itself
 

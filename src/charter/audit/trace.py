@@ -26,6 +26,7 @@ TRACE_RULES = {
     "retry_in_time": "A step that failed is tried again after its time, and not before.",
     "wait_in_time": "A wait ends after its time, and not before.",
     "review_by_a_person": "A step in review goes on as a named person said.",
+    "signal_ends_a_wait": "A signal is delivered to an open wait of its type, which ends with it.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
     "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
@@ -69,6 +70,7 @@ class _Trace:
     run: Run = field(default_factory=Run)
     left_out: set[str] = field(default_factory=set)
     again_at: dict[str, str] = field(default_factory=dict)
+    waits: dict[str, str] = field(default_factory=dict)
     reviewed: dict[str, str] = field(default_factory=dict)
     before: Envelope | None = None
     now: Envelope | None = None
@@ -139,13 +141,9 @@ class _Trace:
             data.status != "reopened" or self.run.time < self.again_at.get(data.step_id, "")
         ):
             self.say("retry_in_time", f"Step {data.step_id} is {data.status} and was to be tried again.")
-        if (
-            data.step_type == "wait"
-            and data.status == "completed"
-            and self.run.time < self.again_at.get(data.step_id, "")
-        ):
-            self.say("wait_in_time", f"Step {data.step_id} ends before its time.")
-        if data.status in ("retrying", "opened"):
+        if data.step_type == "wait":
+            self._check_wait(data)
+        if data.status == "retrying":
             self.again_at[data.step_id] = data.until or ""
         self._check_order(data, before)
 
@@ -161,6 +159,28 @@ class _Trace:
             self.say("step_opened_first", f"Step {data.step_id} is {data.status} and was never opened.")
         elif data.status == "reopened" and before == "opened":
             self.say("step_opened_first", f"Step {data.step_id} is opened again.")
+
+    def _check_wait(self, data: ev.WorkflowStep) -> None:
+        step_id = data.step_id
+        if data.status == "opened":
+            self.again_at[step_id] = data.until or data.timeout_at or ""
+            self.waits[step_id] = data.waits_for or ""
+        elif data.status == "completed" and self.waits.get(step_id):
+            self.say("signal_ends_a_wait", f"Step {step_id} ends, and no signal was delivered to it.")
+        elif step_id in self.again_at and self.run.time < self.again_at[step_id] and not self._delivered(step_id):
+            self.say("wait_in_time", f"Step {step_id} ends before its time.")
+
+    def _delivered(self, step_id: str) -> bool:
+        return self.waits.get(step_id) is None
+
+    def on_signal(self, data: ev.SignalDelivered) -> None:
+        open_ = self.run.steps.get(data.step_id) == "opened" and data.signal.type == self.waits.get(data.step_id)
+        if not open_:
+            self.say("signal_ends_a_wait", f"A signal is delivered to step {data.step_id}, which does not wait for it.")
+        timeout = self.again_at.get(data.step_id)
+        if timeout and self.run.time >= timeout:
+            self.say("wait_in_time", f"Step {data.step_id} is woken after its time.")
+        self.waits.pop(data.step_id, None)
 
     def _check_review(self, data: ev.WorkflowStep) -> None:
         if _REVIEWS.get(self.reviewed.pop(data.step_id, "")) != data.status:
@@ -199,6 +219,7 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_STARTED": _Trace.on_started,
     "WORKFLOW_STEP": _Trace.on_step,
     "STEP_REVIEWED": _Trace.on_reviewed,
+    "SIGNAL_DELIVERED": _Trace.on_signal,
     "AGENT_INVOKE": _Trace.on_agent,
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
 }

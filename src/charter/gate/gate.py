@@ -21,6 +21,7 @@ from charter.gate.parts import NO_CONTEXT, TRIES, CallContext, Parts
 from charter.gate.people import RunCommands
 from charter.gate.preparing import Preparer
 from charter.gate.recording import batch_of, new_event
+from charter.gate.signals import Signals
 from charter.gate.spans import STORE_APPEND, STORE_LOAD, Attr
 from charter.gate.starting import Starts
 from charter.gate.templates import KnownTemplates
@@ -31,7 +32,7 @@ from charter.model.ids import Mint
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.times import rfc3339
-from charter.store.port import AlreadyClaimed, Batch, VersionConflict
+from charter.store.port import AlreadyClaimed, Batch, Claim, VersionConflict
 from charter.workflows.calls import denied
 from charter.workflows.draft import Draft, Given, policy_event
 from charter.workflows.state import State
@@ -56,6 +57,7 @@ class Gate:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
+        self._signals = Signals(self)
         self._starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
 
     # -- the road in
@@ -92,6 +94,8 @@ class Gate:
     async def _handle(self, principal: Principal, command: cmd.Command, ctx: CallContext) -> Any:
         if isinstance(command, cmd.StartWorkflow):
             return await self._starts.start(principal, command, ctx)
+        if isinstance(command, cmd.SendSignal):
+            return await self._signals.send(principal, command, ctx)
         if isinstance(command, cmd.PinTool):
             return await self._runs.pin(principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
@@ -211,12 +215,19 @@ class Gate:
         raise denied(decision)
 
     async def record_outside(
-        self, principal: Principal, events: Sequence[ev.Event], ctx: CallContext, *, stream: str | None = None
+        self,
+        principal: Principal,
+        events: Sequence[ev.Event],
+        ctx: CallContext,
+        *,
+        stream: str | None = None,
+        claims: tuple[Claim, ...] = (),
+        command_id: str | None = None,
     ) -> None:
         """Put events that belong to no run on the tenant's own stream, or on a case's."""
         now, mint = self.moment()
         stream = stream or f"tenant:{principal.tenant}"
-        command_id = mint.new("command")
+        command_id = command_id or mint.new("command")
         recorded = tuple(
             new_event(
                 event.model_copy(update={"time": now}),
@@ -228,7 +239,7 @@ class Gate:
             )
             for event in events
         )
-        batch = Batch(tenant=principal.tenant, stream=stream, expected_version=None, events=recorded)
+        batch = Batch(tenant=principal.tenant, stream=stream, expected_version=None, events=recorded, claims=claims)
         await self._append(batch)
         self._tell(batch)
 

@@ -127,7 +127,7 @@ class RunCommands:
             return facts_of.workflow_facts(state, principal, "effect.resolve")
         if isinstance(command, cmd.ReviewStep):
             return facts_of.workflow_facts(state, principal, "step.review")
-        if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep):
+        if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep | cmd.DeliverSignal):
             outcomes.only_charter(principal)
         return None
 

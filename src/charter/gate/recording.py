@@ -10,10 +10,11 @@ from charter.model import events as ev
 from charter.model.base import Model
 from charter.model.ids import Mint
 from charter.model.principal import Principal
-from charter.store.port import ApprovalRow, Batch, Claim, EffectRow, NewEvent, Sealed, WorkflowRow
+from charter.store.port import ApprovalRow, Batch, Claim, EffectRow, NewEvent, Sealed, WaitRow, WorkflowRow
 from charter.store.sealing import Sealer
 from charter.workflows.decide import wake_at
 from charter.workflows.draft import Draft
+from charter.workflows.signals import waiting
 from charter.workflows.state import State
 from charter.workflows.views import blocked_on
 
@@ -40,7 +41,7 @@ def new_event(
 def batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, trace_id: str | None) -> Batch:
     """Everything that one command changes."""
     state, mint = draft.state, draft.given.mint
-    command_id = mint.new("command")
+    command_id = draft.command_id or mint.new("command")
     actor = principal.actor()
     events = tuple(
         new_event(
@@ -61,6 +62,7 @@ def batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, 
         workflow=_workflow_row(state) if _listed_differently(before, state, draft.events) else None,
         approvals=_approval_rows(before, state),
         effects=_effect_rows(state, draft.events, draft.given.instance),
+        waits=_wait_rows(before, state),
         claims=tuple(Claim(scope=scope, key=key, value=value) for scope, key, value in draft.claims),
         sealed=tuple(seal(sealer, state.tenant, item.ref, item.content) for item in draft.secrets),
     )
@@ -118,6 +120,15 @@ def _approval_rows(before: State, after: State) -> tuple[ApprovalRow, ...]:
         )
         for item in changed
     )
+
+
+def _wait_rows(before: State, after: State) -> tuple[WaitRow, ...]:
+    if before.steps is after.steps and before.status == after.status:
+        return ()
+    was, is_now = waiting(before), waiting(after)
+    rows = [WaitRow(after.workflow_id, key, type_, "over") for key, type_ in was.items() if is_now.get(key) != type_]
+    rows += [WaitRow(after.workflow_id, key, type_, "open") for key, type_ in is_now.items() if was.get(key) != type_]
+    return tuple(rows)
 
 
 def _effect_rows(state: State, events: list[ev.Event], instance: str) -> tuple[EffectRow, ...]:

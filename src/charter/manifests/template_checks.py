@@ -24,6 +24,7 @@ CheckExpression = Callable[[str], str | None]
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
 _STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\w*)\.?(\w*)""")
 _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
+_SIGNAL = re.compile(r"(?<![\w.])signal\b")
 _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
 
 
@@ -245,6 +246,9 @@ _TEXTS: Final = {
 """The fields of each type that may hold ``{{ CEL }}``."""
 
 
+_WHERE: Final = "/signal/where"
+
+
 def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
     """Pointer, CEL source, and the step that it belongs to (None for the output)."""
     for index, step in enumerate(template.steps):
@@ -253,6 +257,8 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
             yield f"{where}/if", step.condition, step
         if isinstance(step, ConditionStep):
             yield f"{where}/expression", step.expression, step
+        if isinstance(step, WaitStep) and step.signal is not None and step.signal.where is not None:
+            yield f"{where}{_WHERE}", step.signal.where, step
         for name in _TEXTS.get(step.type, ()):
             for source in expressions_in(getattr(step, name)):
                 yield f"{where}/{name}", source, step
@@ -262,6 +268,9 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
 
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
     bare = _TEXT.sub('""', source)
+    if _SIGNAL.search(bare) and not where.endswith(_WHERE):
+        mend = "Wait for it, and read steps.ID.output.signal afterwards."
+        yield Finding("error", where, "there is no signal here; only the `where` of a wait has one", mend)
     asked = f"{source} {step.condition}" if step is not None and step.condition else source
     for name in dict.fromkeys(_TRIGGER.findall(bare)):
         yield from _field(template.input_schema, name, f"trigger.{name}", asked, where, "the input")

@@ -13,6 +13,7 @@ from charter.model.approval import ApprovalVerdict, GrantBounds
 from charter.model.base import Json, JsonObject, LongText, Model, ShortText
 from charter.model.effect import EffectOutcome
 from charter.model.principal import Channel
+from charter.model.signal import Signal
 
 
 class StartWorkflow(Model):
@@ -164,6 +165,23 @@ class ReviewStep(Model):
     output: Json = None
 
 
+class SendSignal(Model):
+    """A signal for the runs of the tenant that wait for it, or for the one of ``workflow_id`` alone."""
+
+    kind: Literal["send_signal"] = "send_signal"
+    signal: Signal
+    workflow_id: str | None = None
+
+
+class DeliverSignal(Model):
+    """A signal that was let in, for one run; only Charter itself sends it. ``alone``: it was sent to this run alone."""
+
+    kind: Literal["deliver_signal"] = "deliver_signal"
+    workflow_id: str
+    signal: Signal
+    alone: bool = False
+
+
 class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
@@ -189,5 +207,7 @@ Command = (
     | RecoverEffect
     | ResolveEffect
     | ReviewStep
+    | SendSignal
+    | DeliverSignal
     | PinTool
 )

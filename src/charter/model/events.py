@@ -13,6 +13,7 @@ from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds
 from charter.model.base import Json, JsonObject, Model
 from charter.model.policy import Facts, Obligation, Verdict
 from charter.model.principal import Channel, Principal
+from charter.model.signal import Signal
 from charter.model.tool import Risk
 
 
@@ -38,6 +39,8 @@ class WorkflowStep(Model):
     status: Literal["opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "reopened", "review"]
     output: Json = None
     until: str | None = Field(default=None, description="When Charter goes on with it by itself.")
+    waits_for: str | None = Field(default=None, description="The type of signal that a wait is for.")
+    timeout_at: str | None = Field(default=None, description="When a wait for a signal is given up.")
     reason: str | None = None
     code: str | None = None
 
@@ -50,6 +53,22 @@ class StepReviewed(Model):
     reviewed_by: str
     reviewed_by_kind: str
     comment: str = ""
+
+
+class SignalReceived(Model):
+    """A signal was let in and delivered to ``woken``; on the tenant's stream."""
+
+    signal: Signal
+    sent_by: str
+    woken: tuple[str, ...] = ()
+
+
+class SignalDelivered(Model):
+    """A signal matched a waiting step of this run; its SIGNAL_RECEIVED has the same causation id."""
+
+    step_id: str
+    signal: Signal
+    sent_by: str
 
 
 class AgentInvoke(Model):
@@ -237,6 +256,8 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_STARTED": WorkflowStarted,
     "WORKFLOW_STEP": WorkflowStep,
     "STEP_REVIEWED": StepReviewed,
+    "SIGNAL_RECEIVED": SignalReceived,
+    "SIGNAL_DELIVERED": SignalDelivered,
     "AGENT_INVOKE": AgentInvoke,
     "PROPOSAL_MADE": ProposalMade,
     "POLICY_DECISION": PolicyDecision,

@@ -24,6 +24,7 @@ Action = Literal[
     "grant.revoke",
     "effect.resolve",
     "step.review",
+    "signal.send",
     "tool.pin",
     "audit.read",
 ]

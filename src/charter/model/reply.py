@@ -28,7 +28,7 @@ class OpenInvocation(Model):
 class Blocker(Model):
     """Who or what a workflow waits for."""
 
-    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "engine"]
+    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "engine"]
     who: str
     since: str
     detail: str
@@ -121,6 +121,13 @@ class Decided(Model):
     replacement_proposal_id: str | None = None
     decision_of_replacement: Decision | None = None
     next_step: str = ""
+
+
+class SignalSent(Model):
+    """What became of a signal. ``duplicate``: it came in before, and nothing was delivered again."""
+
+    status: Literal["received", "duplicate"]
+    woken: tuple[str, ...] = Field(default=(), description="The workflows that went on because of it.")
 
 
 class ToolView(Model):

@@ -110,17 +110,39 @@ class ConditionStep(StepBase):
     if_false: tuple[str, ...] = Field(default=(), description="Steps that run only when it is false.")
 
 
+class SignalMatch(Model):
+    """Which signals a wait is for."""
+
+    type: Name
+    where: str | None = Field(
+        default=None, description="CEL over signal, trigger, steps and workflow; true for a match."
+    )
+
+
 class WaitStep(StepBase):
-    """Goes on at a time, or after some seconds. Its output is ``{until, ended_at}``; a time that is past ends it at once."""
+    """Goes on at a time, after some seconds, or when a signal comes in.
+
+    Its output is ``{until, ended_at}``, or ``{signal}``; a time that is past ends it at once.
+    """
 
     type: Literal["wait"]
     until: str | None = Field(default=None, description="RFC 3339 with an offset, or {{ CEL }} that gives such a text.")
     seconds: int | None = Field(default=None, ge=0, le=315_360_000, description="Counted from when it opens.")
 
+    signal: SignalMatch | None = Field(default=None, description="The first signal after it opened that matches.")
+    timeout_seconds: int | None = Field(
+        default=None, ge=1, le=315_360_000, description="How long it waits for a signal. Default: as long as it takes."
+    )
+    on_timeout: Literal["fail", "reject", "skip"] = Field(
+        default="reject", description="When no signal came in time: the run fails, ends as rejected, or goes on."
+    )
+
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        if (self.until is None) == (self.seconds is None):
-            raise ValueError("A wait has either `until` or `seconds`.")
+        if [self.until, self.seconds, self.signal].count(None) != 2:
+            raise ValueError("A wait has one of `until`, `seconds` and `signal`.")
+        if self.signal is None and self.timeout_seconds is not None:
+            raise ValueError("`timeout_seconds` is how long a wait for a `signal` lasts; it has none.")
         return self
 
 

@@ -31,6 +31,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "grant.revoke": ("Tool", "Workflow"),
     "effect.resolve": ("Workflow", "Tool"),
     "step.review": ("Workflow",),
+    "signal.send": ("Ledger", "Workflow"),
     "tool.pin": ("Tool",),
     "audit.read": ("Ledger", "Workflow"),
 }

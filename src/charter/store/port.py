@@ -113,6 +113,16 @@ class EffectRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitRow:
+    """A step that waits for signals of a type. Only ``open`` ones are kept: ``over`` takes the row away."""
+
+    workflow_id: str
+    step_id: str
+    type: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A key that may be taken once per tenant and scope, with what to remember for whoever asks again."""
 
@@ -141,6 +151,7 @@ class Batch:
     workflow: WorkflowRow | None = None
     approvals: tuple[ApprovalRow, ...] = ()
     effects: tuple[EffectRow, ...] = ()
+    waits: tuple[WaitRow, ...] = ()
     claims: tuple[Claim, ...] = ()
     sealed: tuple[Sealed, ...] = ()
 
@@ -254,6 +265,9 @@ class Store(Protocol):
 
     async def running_effects_of_dead_instances(self) -> list[tuple[str, EffectRow]]:
         """``(tenant, row)`` of effects ``running`` under a server process that is no longer alive."""
+
+    async def waiting_for(self, tenant: str, type: str, after: str, limit: int) -> list[str]:
+        """The workflows with a step that waits for signals of this type, in order, after the workflow ``after``."""
 
     async def due(self, now: str, limit: int) -> list[Due]: ...
 

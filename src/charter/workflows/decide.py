@@ -10,7 +10,7 @@ from typing import Any
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.workflows import approvals, calls, effects, reviews, steps
+from charter.workflows import approvals, calls, effects, reviews, signals, steps
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
@@ -76,6 +76,9 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
         _cancel(draft, command)
     elif isinstance(command, cmd.ReviewStep):
         reviews.review(draft, command)
+    elif isinstance(command, cmd.DeliverSignal):
+        due(draft)  # a wait whose time was over before the signal came is not woken by it
+        signals.deliver(draft, command)
     elif isinstance(command, cmd.AdvanceWorkflow):
         due(draft)
     elif draft.given.call is not None:
@@ -175,7 +178,7 @@ def due(draft: Draft) -> None:
 def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
     """Time and step of each timer that is due, the earliest first: each fires once, however late."""
     return sorted(
-        (item.until, key) for key, item in state.steps.items() if item.until is not None and now >= item.until
+        (item.timer, key) for key, item in state.steps.items() if item.timer is not None and now >= item.timer
     )
 
 
@@ -218,5 +221,5 @@ def wake_at(state: State) -> str | None:
         return state.updated_at
     times = [approval.request.expires_at for approval in state.approvals.values() if approval.open]
     times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
-    times += [step.until for step in state.steps.values() if step.until is not None]
+    times += [step.timer for step in state.steps.values() if step.timer is not None]
     return min(times, default=None)

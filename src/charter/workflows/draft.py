@@ -66,7 +66,7 @@ class Secret:
 @dataclass(slots=True)
 class Draft:
     """Collects the events of one command; ``state`` is always the state after them. Sealed content and claims go with them.
-    ``abandoned``: the caller went away while it was put on record."""
+    ``abandoned``: the caller went away while it was put on record. ``command_id``: of the command behind it, if another."""
 
     state: State
     given: Given
@@ -77,6 +77,7 @@ class Draft:
     error: CharterError | None = None
     reply: Any = None
     abandoned: BaseException | None = None
+    command_id: str | None = None
 
     def emit(self, event_type: str, data: Model) -> None:
         """Put one more event on record."""

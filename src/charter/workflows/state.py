@@ -33,6 +33,13 @@ class StepState:
     code: str | None = None
     until: str | None = None
     attempt: int = 0
+    waits_for: str | None = None
+    timeout_at: str | None = None
+
+    @property
+    def timer(self) -> str | None:
+        """When Charter goes on with it by itself, or gives it up."""
+        return self.until or self.timeout_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,8 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         reason=data.reason,
         code=data.code,
         until=data.until,
+        waits_for=data.waits_for,
+        timeout_at=data.timeout_at,
         attempt=before.attempt + (data.status in ("opened", "reopened")),
     )
     return changed(state, steps={**state.steps, data.step_id: after})
@@ -342,6 +351,7 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "WORKFLOW_STARTED": _started,
     "WORKFLOW_STEP": _step,
     "STEP_REVIEWED": _unchanged,
+    "SIGNAL_DELIVERED": _unchanged,
     "AGENT_INVOKE": _agent_invoke,
     "PROPOSAL_MADE": _proposal,
     "POLICY_DECISION": _unchanged,

@@ -119,6 +119,10 @@ def _steps(state: State) -> Iterator[Blocker]:
         elif step.status == "retrying":
             detail = f"Step {step_id!r} is tried again at {step.until}; attempt {step.attempt} failed: {step.reason}"
             yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "open" and step.waits_for is not None:
+            until = f", until {step.timeout_at}" if step.timeout_at else ""
+            detail = f"Step {step_id!r} waits for a signal of type {step.waits_for!r}{until}."
+            yield Blocker(what="signal", who=step.waits_for, since=step.since, detail=detail, step_id=step_id)
         elif step.status == "open" and step.until is not None:
             detail = f"Step {step_id!r} waits until {step.until}."
             yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)

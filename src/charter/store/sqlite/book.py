@@ -22,6 +22,7 @@ from charter.store.port import (
     Batch,
     EffectRow,
     VersionConflict,
+    WaitRow,
     WorkflowRow,
 )
 
@@ -57,6 +58,8 @@ _TOUCH_WORKFLOW = "UPDATE workflows SET updated_at = ? WHERE tenant = ? AND work
 _PUT_APPROVAL = _upsert("approvals", "approval_id", APPROVAL)
 _PUT_EFFECT = _upsert("effects", "effect_id", EFFECT)
 _DROP_EFFECT = "DELETE FROM effects WHERE tenant = ? AND effect_id = ?"
+_PUT_WAIT = "INSERT OR IGNORE INTO waits (tenant, type, workflow_id, step_id) VALUES (?, ?, ?, ?)"
+_DROP_WAIT = "DELETE FROM waits WHERE tenant = ? AND type = ? AND workflow_id = ? AND step_id = ?"
 _ADD_EVENT = (
     "INSERT INTO events (pos, stream, version, prev, id, type, time, leaf, leaf_hash) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -111,6 +114,7 @@ class _Rows:
     workflows: dict[tuple[str, str], WorkflowRow] = field(default_factory=dict)
     approvals: dict[tuple[str, str], ApprovalRow] = field(default_factory=dict)
     effects: dict[tuple[str, str], EffectRow] = field(default_factory=dict)
+    waits: dict[tuple[str, str, str, str], WaitRow] = field(default_factory=dict)
 
 
 class Book:
@@ -234,7 +238,7 @@ class Book:
             stream.version, stream.last = version, last
             rows.tenants[batch.tenant] = tenant
             rows.streams[number] = stream
-        if batch.workflow or batch.claims or batch.effects or batch.approvals or batch.sealed:
+        if batch.workflow or batch.claims or batch.effects or batch.approvals or batch.sealed or batch.waits:
             _collect(batch, rows)
         return Appended(first, stream.version)
 
@@ -258,6 +262,9 @@ class Book:
             many(_PUT_APPROVAL, [(tenant, *_approval_values(row)) for (tenant, _), row in rows.approvals.items()])
         if rows.effects:
             self._flush_effects(rows.effects)
+        if rows.waits:
+            many(_PUT_WAIT, [key for key, row in rows.waits.items() if row.status == "open"])
+            many(_DROP_WAIT, [key for key, row in rows.waits.items() if row.status != "open"])
 
     def _flush_ledger(self, rows: _Rows) -> None:
         many = self._connection.executemany
@@ -312,6 +319,8 @@ def _collect(batch: Batch, rows: _Rows) -> None:
         rows.approvals[tenant, approval.approval_id] = approval
     for effect in batch.effects:
         rows.effects[tenant, effect.effect_id] = effect
+    for wait in batch.waits:
+        rows.waits[tenant, wait.type, wait.workflow_id, wait.step_id] = wait
     for claim in batch.claims:
         rows.claims[tenant, claim.scope, claim.key] = claim.value
     for sealed in batch.sealed:

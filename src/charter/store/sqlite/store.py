@@ -44,6 +44,10 @@ _PUT_CHECKPOINT = "INSERT INTO checkpoints (tenant, size, note) VALUES (?, ?, ?)
 _WORKFLOW = f"SELECT {', '.join(WORKFLOWS.columns)} FROM workflows WHERE tenant = ? AND workflow_id = ?"  # noqa: S608
 _APPROVAL = f"SELECT {', '.join(APPROVALS.columns)} FROM approvals WHERE tenant = ? AND approval_id = ?"  # noqa: S608
 _EFFECT = f"SELECT {', '.join(EFFECTS.columns)} FROM effects WHERE tenant = ? AND effect_id = ?"  # noqa: S608
+_WAITING = (
+    "SELECT DISTINCT workflow_id FROM waits WHERE tenant = ? AND type = ? AND workflow_id > ? "
+    "ORDER BY workflow_id LIMIT ?"
+)
 _RUNNING = f"SELECT tenant, {', '.join(EFFECTS.columns)} FROM effects WHERE status = 'running'"  # noqa: S608
 
 
@@ -232,6 +236,10 @@ class SqliteStore:
         return rows[: page.limit], listing.cursor(rows[page.limit - 1])
 
     # --- who lives, and what is due
+
+    async def waiting_for(self, tenant: str, type: str, after: str, limit: int) -> list[str]:
+        rows = await self._readers.many(_WAITING, (tenant, type, after, limit))
+        return [workflow_id for (workflow_id,) in rows]
 
     async def enlist(self, instance: str) -> None:
         if self._writer_now is None:

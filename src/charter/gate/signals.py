@@ -1,0 +1,121 @@
+"""Signals: let in by the policy, delivered to the runs that wait for them, recorded, and only then acknowledged.
+
+Each run takes a signal in one commit of its own and once (a claim); the tenant's stream gets its SIGNAL_RECEIVED last, with
+the claim that makes the same signal a duplicate. A process that dies in between has acknowledged nothing: the sender sends
+again, and the runs that are not yet woken are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from charter.errors import InvalidInput
+from charter.gate.parts import CallContext
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.model.canonical import canonical
+from charter.model.ids import Mint
+from charter.model.policy import Facts
+from charter.model.principal import Principal
+from charter.model.reply import SignalSent
+from charter.store.port import AlreadyClaimed, Claim
+from charter.workflows import decide as rules
+from charter.workflows import facts as facts_of
+from charter.workflows.draft import Draft, policy_event
+from charter.workflows.signals import run_key, signal_key, waiting
+from charter.workflows.state import State
+
+if TYPE_CHECKING:
+    from charter.gate.gate import Gate
+
+DATA_BYTES = 64 * 1024
+DATA_DEPTH = 32
+BATCH = 500
+SCOPE = "signal"
+
+
+class Signals:
+    """Takes signals in for one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def send(self, principal: Principal, command: cmd.SendSignal, ctx: CallContext) -> SignalSent:
+        """Deliver a signal. Raises ``Denied`` (on record), ``InvalidInput`` (``signal_too_large``)."""
+        _check_size(command)
+        facts = await self._facts(principal, command)
+        decision = self._gate.prepare.evaluate(facts)
+        if decision.verdict != "permit":
+            await self._gate.refuse_outside(principal, facts, decision, ctx)
+        key = f"{command.workflow_id or ''}|{signal_key(command.signal)}"
+        if await self._gate.parts.store.claimed(principal.tenant, SCOPE, key) is not None:
+            return SignalSent(status="duplicate")
+        now, mint = self._gate.moment()
+        command_id = mint.new("command")
+        woken = tuple([each async for each in self._woken(principal, command, command_id, ctx)])
+        received = ev.SignalReceived(signal=command.signal, sent_by=principal.id, woken=woken)
+        events = [
+            ev.Event(type="POLICY_DECISION", time=now, data=policy_event(facts, decision)),
+            ev.Event(type="SIGNAL_RECEIVED", time=now, data=received),
+        ]
+        try:
+            claims = (Claim(SCOPE, key, now),)
+            await self._gate.record_outside(principal, events, ctx, claims=claims, command_id=command_id)
+        except AlreadyClaimed:  # the same signal came in twice at once; each run took it from one of them
+            return SignalSent(status="duplicate", woken=woken)
+        return SignalSent(status="received", woken=woken)
+
+    async def _facts(self, principal: Principal, command: cmd.SendSignal) -> Facts:
+        if command.workflow_id is not None:
+            state = await self._gate.states.fresh(principal.tenant, command.workflow_id)
+            state = state or State(workflow_id=command.workflow_id, tenant=principal.tenant)
+            return facts_of.workflow_facts(state, principal, "signal.send")
+        tenant = principal.tenant
+        return Facts(
+            principal=principal, action="signal.send", resource_type="Ledger", resource_id=tenant, tenant=tenant
+        )
+
+    async def _woken(
+        self, principal: Principal, command: cmd.SendSignal, command_id: str, ctx: CallContext
+    ) -> AsyncIterator[str]:
+        after = ""
+        while found := await self._page(principal.tenant, command, after):
+            for workflow_id in found:
+                if await self._deliver(principal, workflow_id, command, command_id, ctx):
+                    yield workflow_id
+            if command.workflow_id is not None:
+                return
+            after = found[-1]
+
+    async def _page(self, tenant: str, command: cmd.SendSignal, after: str) -> list[str]:
+        if command.workflow_id is not None:
+            return [command.workflow_id]
+        return await self._gate.parts.store.waiting_for(tenant, command.signal.type, after, BATCH)
+
+    async def _deliver(
+        self, principal: Principal, workflow_id: str, command: cmd.SendSignal, command_id: str, ctx: CallContext
+    ) -> bool:
+        signal = command.signal
+        delivery = cmd.DeliverSignal(workflow_id=workflow_id, signal=signal, alone=command.workflow_id is not None)
+
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            given = await self._gate.given(state, principal, now, mint)
+            taken = await self._gate.parts.store.claimed(state.tenant, "signal_run", run_key(delivery))
+            if taken is not None or signal.type not in waiting(state).values():
+                return Draft(state=state, given=given)
+            draft = rules.decide(state, delivery, given)
+            draft.command_id = command_id
+            return draft
+
+        draft = await self._gate.transact(principal, workflow_id, make, ctx)
+        return any(event.type == "SIGNAL_DELIVERED" for event in draft.events)
+
+
+def _check_size(command: cmd.SendSignal) -> None:
+    if len(canonical(command.signal.data, max_depth=DATA_DEPTH)) > DATA_BYTES:
+        raise InvalidInput(
+            f"The signal's data is larger than {DATA_BYTES // 1024} KiB.",
+            code="signal_too_large",
+            next_step="Send a reference to it.",
+        )

@@ -1,0 +1,65 @@
+"""Signals that come in for waiting steps."""
+
+from __future__ import annotations
+
+from charter.errors import CharterError
+from charter.model import commands as cmd
+from charter.model import events as ev
+from charter.model.signal import Signal
+from charter.model.template import WaitStep
+from charter.workflows import expressions, steps
+from charter.workflows.draft import Draft
+from charter.workflows.state import State
+
+
+def waiting(state: State) -> dict[str, str]:
+    """The type of signal that each waiting step is for, and nothing once the run has ended."""
+    if not state.live:
+        return {}
+    found = state.steps.items()
+    return {key: step.waits_for for key, step in found if step.status == "open" and step.waits_for is not None}
+
+
+def signal_key(signal: Signal) -> str:
+    """What names a signal, in one text: two pairs never give the same."""
+    return f"{len(signal.source)}:{signal.source}|{signal.id}"
+
+
+def run_key(command: cmd.DeliverSignal) -> str:
+    """What one run takes once. Who may send to a run alone must not use up the names of what is sent to all."""
+    return f"{'alone' if command.alone else 'all'}|{command.workflow_id}|{signal_key(command.signal)}"
+
+
+def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
+    """Wake the steps that wait for it; each run takes a signal once."""
+    signal = command.signal
+    woken = [key for key, wanted in waiting(draft.state).items() if wanted == signal.type]
+    for step_id in woken:
+        step = steps.step_named(draft.given.template, step_id)
+        if not draft.state.live or not isinstance(step, WaitStep) or not _matches(draft, step, signal):
+            continue
+        sent_by = draft.given.principal.id
+        draft.emit("SIGNAL_DELIVERED", ev.SignalDelivered(step_id=step_id, signal=signal, sent_by=sent_by))
+        steps.complete_step(draft, step, {"signal": signal.model_dump(mode="json")})
+    if draft.events:
+        draft.claims.append(("signal_run", run_key(command), draft.given.now))
+
+
+def _matches(draft: Draft, step: WaitStep, signal: Signal) -> bool:
+    """A signal is a stranger's: one that the ``where`` cannot be asked of does not match, and that goes on record."""
+    where = step.signal.where if step.signal is not None else None
+    if where is None:
+        return True
+    try:
+        return expressions.condition(where, {**draft.state.scope(), "signal": signal.model_dump(mode="json")})
+    except CharterError as error:
+        draft.emit(
+            "COMMAND_REFUSED",
+            ev.CommandRefused(
+                command="deliver_signal",
+                code=error.error_code,
+                message=f"Step {step.id!r} cannot tell whether it waits for {signal.id!r}: {error.message}",
+                next_step="Send the signal with the fields that the template's `where` reads, under a new id.",
+            ),
+        )
+        return False
