@@ -16,6 +16,8 @@ from charter.audit.verify import LogVerifier, SizedNote, verify_log
 from charter.model.canonical import canonical
 from tests.audit.logs import SIGNER, TENANT, Row, event, hashes_of, log_of, note, row
 
+pytestmark = pytest.mark.guarantee("G7")
+
 streams = st.lists(st.sampled_from(["wf_1", "wf_2", "$tenant"]), min_size=2, max_size=40)
 
 

@@ -13,6 +13,8 @@ import pytest
 from charter.audit.merkle import Frontier, leaf_hash
 from tests.cli.recorded import Recorded
 
+pytestmark = pytest.mark.guarantee("G7")
+
 VICTIM = 9
 """An event in the middle, covered by a checkpoint."""
 

@@ -34,6 +34,17 @@ from tests.guarantees.auditor import Auditor, Rules
 from tests.guarantees.scripted import KNOWN, MANIFESTS, WAYS, Box, Died, Fuse, FusedStore, Scripted
 from tests.guarantees.world import DAY, Clock, Desk, desk_on, template
 
+pytestmark = [
+    pytest.mark.guarantee("G1"),
+    pytest.mark.guarantee("G2"),
+    pytest.mark.guarantee("G3"),
+    pytest.mark.guarantee("G4"),
+    pytest.mark.guarantee("G5"),
+    pytest.mark.guarantee("G6"),
+    pytest.mark.guarantee("G7"),
+    pytest.mark.guarantee("G9"),
+]
+
 FLOW = template(
     "flow",
     {"id": "work", "type": "agent", "allowed_tools": ["box__*"], "expires_after_seconds": 5 * DAY},
@@ -551,21 +562,10 @@ def drive(examples: int, steps: int) -> None:
     run_state_machine_as_test(Governed, settings=limits)
 
 
-GUARANTEES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G9")
-
-
-def marked(test: Any) -> Any:
-    for name in GUARANTEES:
-        test = pytest.mark.guarantee(name)(test)
-    return test
-
-
-@marked
 def test_the_guarantees_hold_whatever_happens() -> None:
     drive(15, 40)
 
 
 @pytest.mark.slow
-@marked
 def test_the_guarantees_hold_whatever_happens_for_longer() -> None:
     drive(400, 60)
