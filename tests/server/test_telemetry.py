@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import threading
 import timeit
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +14,18 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool
 from opentelemetry import trace
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from charter.errors import Denied
-from charter.gate.spans import POLICY, STORE_APPEND, Attr, Metric
+from charter.gate.spans import ATTRIBUTES, MOMENTS, POLICY, STORE_APPEND, Attr, Metric, moment, policy
+from charter.model.events import PAYLOADS
 from charter.model.policy import Decision, Obligation
 from charter.server.settings import load_settings
 from charter.server.telemetry import Telemetry, current_trace_id, safe_attributes, workflow_link
+from tests.server.receiver import Receiver
 
 SECRET = "hunter2-correct-horse"
 DECISION = Decision(
@@ -198,42 +195,6 @@ def test_metrics_count_decisions_latencies_and_what_waits(recorded: Recorded) ->
     assert (found[Metric.CALL_DURATION][0].count, found[Metric.UPSTREAM_DURATION][0].count) == (1, 1)
 
 
-class Receiver:
-    """A collector in process: keeps what is posted to it over OTLP/HTTP."""
-
-    def __init__(self) -> None:
-        receiver = self
-        self.traces, self.metrics = ExportTraceServiceRequest(), ExportMetricsServiceRequest()
-        self.headers: dict[str, str] = {}
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    body = gzip.decompress(body)
-                if self.path == "/v1/traces":
-                    receiver.traces.MergeFromString(body)
-                elif self.path == "/v1/metrics":
-                    receiver.metrics.MergeFromString(body)
-                receiver.headers |= {name.lower(): value for name, value in self.headers.items()}
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 def test_spans_and_metrics_reach_a_collector_over_otlp() -> None:
     receiver = Receiver()
     try:
@@ -304,3 +265,59 @@ def test_the_clients_trace_is_known_even_when_nothing_is_exported() -> None:
     with trace.use_span(trace.NonRecordingSpan(context)), Telemetry().span(POLICY):
         assert current_trace_id() == f"{0xABC:032x}"
     assert current_trace_id() is None
+
+
+def test_a_span_that_belongs_below_another_is_not_made_alone(recorded: Recorded) -> None:
+    telemetry = recorded.telemetry
+    with telemetry.inner_span(POLICY) as alone:
+        telemetry.decided(DECISION, action="workflow.read", span=alone)
+    with telemetry.span("request"), telemetry.inner_span(POLICY) as inside:
+        telemetry.decided(DECISION, action="workflow.read", span=inside)
+    assert set(recorded.spans()) == {"request", policy("require_approval")}
+
+
+def test_a_command_that_no_request_asked_for_joins_its_workflows_trace(recorded: Recorded) -> None:
+    with recorded.telemetry.command_span("advance_workflow", {}, "wf_1"):
+        pass
+    span = recorded.spans()["gate advance_workflow"]
+    wanted = workflow_link("wf_1").context
+    assert span.parent is not None
+    assert (span.parent.trace_id, span.parent.span_id) == (wanted.trace_id, wanted.span_id)
+
+
+def test_housekeeping_towards_upstreams_makes_no_traces(recorded: Recorded) -> None:
+    tracer = recorded.telemetry._tracer
+    assert tracer is not None
+    for method in ("server/discover", "tools/list", "tools/call"):
+        name = f"MCP send {method}"
+        tracer.start_span(name, kind=SpanKind.CLIENT, attributes={"mcp.method.name": method}).end()
+    with recorded.telemetry.span("agent"):
+        tracer.start_span("asked", kind=SpanKind.CLIENT, attributes={"mcp.method.name": "tools/list"}).end()
+    assert set(recorded.spans()) == {"MCP send tools/call", "agent", "asked"}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "name"),
+    [
+        ("TOOL_INVOKE", {"tool": "casebook__read", "arguments": {"q": SECRET}}, "TOOL_INVOKE casebook__read"),
+        ("APPROVAL_REQUESTED", {"request": {"tool": "t", "reason": SECRET}}, "APPROVAL_REQUESTED t"),
+        ("APPROVAL_DECISION", {"decision": "reject", "comment": SECRET}, "APPROVAL_DECISION reject"),
+        ("WORKFLOW_STEP", {"step_id": "work", "status": "failed", "reason": SECRET}, "WORKFLOW_STEP work failed"),
+        ("POLICY_DECISION", {"verdict": "deny", "reason": SECRET}, "POLICY_DECISION deny"),
+    ],
+)
+def test_a_moment_says_what_happened_and_nothing_of_what_was_said(event_type: str, data: Any, name: str) -> None:
+    shown = moment(event_type, data)
+    assert shown is not None
+    assert shown[0] == name
+    assert SECRET not in str(shown)
+    assert set(shown[1]) <= ATTRIBUTES
+
+
+def test_what_a_person_would_not_miss_is_no_moment() -> None:
+    assert moment("POLICY_DECISION", {"verdict": "permit"}) is None
+    assert moment("TOOL_RESULT", {"effect_id": "eff_1"}) is None
+
+
+def test_only_real_events_are_moments() -> None:
+    assert set(MOMENTS) <= set(PAYLOADS)

@@ -96,10 +96,11 @@ class Metric:
 
 _TOOL = {"tool": Attr.GOVERNED_TOOL, "step_id": Attr.STEP, "proposal_id": Attr.PROPOSAL}
 _APPROVAL = {"approval_id": Attr.APPROVAL, "status": Attr.APPROVAL_STATUS}
-_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+MOMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "POLICY_DECISION": {"verdict": Attr.VERDICT, "code": Attr.CODE, "action": Attr.ACTION},
     "COMMAND_REFUSED": {"command": Attr.COMMAND, "code": Attr.CODE},
     "WORKFLOW_STEP": {"step_id": Attr.STEP, "status": Attr.STEP_STATUS, "code": Attr.CODE},
+    "STEP_REVIEWED": {"step_id": Attr.STEP, "resolution": Attr.STEP_STATUS},
     "APPROVAL_REQUESTED": {**_TOOL, "approval_id": Attr.APPROVAL, "risk": Attr.RISK},
     "APPROVAL_DECISION": {**_APPROVAL, "decision": Attr.APPROVAL_DECISION, "channel": Attr.CHANNEL},
     "APPROVAL_CLOSED": _APPROVAL,
@@ -129,7 +130,7 @@ def moment(event_type: str, data: Mapping[str, Any]) -> tuple[str, dict[str, Att
     """An event as a moment: the span's name (``TOOL_INVOKE casebook__read_note``) and attributes; None for those that a
     person who looks at a run would not miss.
     """
-    fields = _FIELDS.get(event_type)
+    fields = MOMENTS.get(event_type)
     if fields is None or data.get("verdict", "deny") != "deny":
         return None
     shown = data.get("request", data)
