@@ -84,6 +84,9 @@ class Published:
                 return item, key
         raise NotFound(f"There is no template {name!r}.", code="unknown_template")
 
+    def for_signal(self, type: str) -> tuple[Template, ...]:
+        return tuple(item for item in self._by_hash.values() if any(each.type == type for each in item.on_signal))
+
     def pinned(self, template_hash: str) -> Template:
         return self._by_hash[template_hash]
 

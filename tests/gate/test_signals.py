@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,13 @@ from charter.model import commands as cmd
 from charter.model.principal import Principal
 from charter.model.reply import SignalSent
 from charter.model.signal import Signal
+from charter.model.template import Template
+from charter.policies.shipped import shipped_files
+from charter.server.evaluator import PolicySets
+from charter.store.port import Filter, Page
+from charter.tools.runner import Runner
 from tests.gate.conftest import Open
-from tests.guarantees.upstream import Counting
+from tests.guarantees.upstream import Counting, Governed
 from tests.guarantees.world import AGENT, ANN, OPS, Desk, template
 
 pytestmark = pytest.mark.anyio
@@ -142,3 +148,86 @@ async def test_a_cancelled_run_is_found_no_more(opened: Open, upstream: Counting
     await desk.gate.handle(ANN, cmd.CancelWorkflow(workflow_id=run.workflow_id))
     assert await desk.store.waiting_for("default", "invoice.paid", "", 9) == []
     assert (await send(desk)).woken == ()
+
+
+def starting(name: str, where: str | None = None, **more: Any) -> Template:
+    on_signal = [{"type": "invoice.paid", **({"where": where} if where else {})}]
+    steps = [{"id": "work", "type": "agent"}]
+    return Template.model_validate({"name": name, "version": "1", "on_signal": on_signal, "steps": steps, **more})
+
+
+STRICT = {"type": "object", "required": ["customer"]}
+
+
+async def test_a_signal_starts_what_asks_for_it_and_a_template_that_refuses_hinders_no_other(
+    opened: Open, upstream: Counting
+) -> None:
+    templates = (
+        starting("broken", "signal.data.none == 1"),
+        starting("large", "signal.data.no > 100"),
+        starting("strict", input=STRICT),
+        starting("thanks", "signal.data.no == 7"),
+    )
+    desk = await opened(templates=templates)
+    sent = await send(desk)
+    (workflow_id,) = sent.started
+    assert {ref: why.partition(":")[0] for ref, why in sent.not_started.items()} == {
+        "broken@1": "expression_error",
+        "strict@1": "invalid_arguments",
+    }
+    first = (await desk.events(workflow_id))[0]
+    assert (first.data["template"], first.data["input"]) == ("thanks@1", {"no": 7, "by": "ann"})
+    received = (await desk.events("tenant:default"))[-1]
+    assert received.causation_id == first.causation_id
+    assert received.data["started"] == [workflow_id]
+    assert "POLICY_DECISION" in await desk.types(workflow_id)
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G6")
+async def test_a_signal_again_starts_nothing_twice_whoever_sends_it_and_whatever_was_acknowledged(
+    opened: Open, upstream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = await opened(templates=(starting("one"), starting("two")))
+    append, left = desk.store.append, [1]
+
+    async def dying(batch: Any) -> Any:
+        if not left:
+            raise Unavailable("gone")
+        left.pop()
+        return await append(batch)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.store, "append", dying)
+        with pytest.raises(Unavailable):
+            await send(desk)
+    billing = Principal(id="billing", kind="service", roles=("operator",))
+    assert len((await send(desk, by=billing)).started) == 2
+    assert await send(desk) == SignalSent(status="duplicate")
+    assert len((await desk.store.workflows("default", Filter(), Page()))[0]) == 2
+    await desk.check_record()
+
+
+async def test_a_start_that_the_policy_denies_is_on_record_and_the_signal_too(
+    opened: Open, upstream: Counting, tools: tuple[Governed, Runner], tmp_path: Path
+) -> None:
+    files = shipped_files()
+    files["authorise.cedar"] += """
+@id("no-starts") @reason("Not today.") @code("closed") @next("Tomorrow.")
+forbid (principal, action == Charter::Action::"workflow.start", resource);
+"""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    sets = PolicySets(tmp_path, None, tools[0].all())
+    desk = await opened(templates=(starting("one"), BILL), policies=sets)
+    sent = await send(desk)
+    assert (sent.status, sent.started) == ("received", ())
+    assert sent.not_started["one@1"].startswith("closed: ")
+    verdicts = [event.data["verdict"] for event in await desk.events("tenant:default") if "verdict" in event.data]
+    assert verdicts == ["deny", "permit"]
+
+
+async def test_a_signal_to_one_run_starts_nothing(opened: Open, upstream: Counting) -> None:
+    desk = await opened(templates=(BILL, starting("one")))
+    run = await desk.start("bill", input={"no": 7})
+    assert (await send(desk, workflow_id=run.workflow_id)).started == ()

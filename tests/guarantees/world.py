@@ -91,6 +91,10 @@ class Published:
             published.templates[item.name] = published.templates[item.ref] = item
         return published
 
+    def for_signal(self, type: str) -> tuple[Template, ...]:
+        found = {item.ref: item for item in self.templates.values()}.values()
+        return tuple(item for item in found if any(start.type == type for start in item.on_signal))
+
     def latest(self, name: str) -> tuple[Template, str]:
         found = self.templates.get(name)
         if found is None:

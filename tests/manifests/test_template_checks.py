@@ -161,6 +161,15 @@ def test_what_a_wait_for_a_signal_says() -> None:
         checked({"id": "w", "type": "wait", "seconds": 5, "timeout_seconds": 5})
 
 
+def test_what_starts_a_run() -> None:
+    def started(where: str) -> Any:
+        return checked(agent("a"), on_signal=[{"type": "t", "where": where}])
+
+    assert started("signal.data.n == 1") == []
+    one(started("trigger.n == 1"), "error", "/on_signal/0/where", "before the run starts")
+    one(started("1 +"), "error", "/on_signal/0/where", "does not compile")
+
+
 def test_a_field_of_a_step_that_a_branch_may_leave_out() -> None:
     condition = {"id": "big", "type": "condition", "expression": "true", "if_true": ["b"]}
     found = checked(condition, agent("b"), agent("c", instructions="{{ steps.b.output.x }}"))

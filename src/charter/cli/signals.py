@@ -53,3 +53,7 @@ def send(
         say(f"{signal_id} of {source} came in before; nothing was delivered again.")
     else:
         say(f"{signal_id} is on record. It woke {', '.join(sent.woken) or 'nothing'}.")
+        for each in sent.started:
+            say(f"It started {each}.")
+        for template, why in sent.not_started.items():
+            say(f"It started no {template}: {why}")

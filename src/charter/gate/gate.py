@@ -58,7 +58,7 @@ class Gate:
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
         self._signals = Signals(self)
-        self._starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
+        self.starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
 
     # -- the road in
 
@@ -93,7 +93,7 @@ class Gate:
 
     async def _handle(self, principal: Principal, command: cmd.Command, ctx: CallContext) -> Any:
         if isinstance(command, cmd.StartWorkflow):
-            return await self._starts.start(principal, command, ctx)
+            return await self.starts.start(principal, command, ctx)
         if isinstance(command, cmd.SendSignal):
             return await self._signals.send(principal, command, ctx)
         if isinstance(command, cmd.PinTool):

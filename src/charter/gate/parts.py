@@ -73,6 +73,10 @@ class Templates(Protocol):
         """The newest version of ``name``, or exactly ``name@version``, with its hash. Raises ``NotFound``."""
         ...
 
+    def for_signal(self, type: str) -> tuple[Template, ...]:
+        """The newest version of each template that a signal of this type may start."""
+        ...
+
 
 class Tracing(Protocol):
     """``server.telemetry``, or silence. Spans are for viewing; the events are the record."""

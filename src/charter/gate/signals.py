@@ -8,19 +8,22 @@ again, and the runs that are not yet woken are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from charter.errors import InvalidInput
+from charter.errors import CharterError, InvalidInput, Unavailable
 from charter.gate.parts import CallContext
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.model.canonical import canonical
+from charter.model.canonical import canonical, sha256_hex
 from charter.model.ids import Mint
 from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.model.reply import SignalSent
+from charter.model.signal import Signal
+from charter.model.template import Template
 from charter.store.port import AlreadyClaimed, Claim
 from charter.workflows import decide as rules
+from charter.workflows import expressions
 from charter.workflows import facts as facts_of
 from charter.workflows.draft import Draft, policy_event
 from charter.workflows.signals import run_key, signal_key, waiting
@@ -54,7 +57,9 @@ class Signals:
         now, mint = self._gate.moment()
         command_id = mint.new("command")
         woken = tuple([each async for each in self._woken(principal, command, command_id, ctx)])
-        received = ev.SignalReceived(signal=command.signal, sent_by=principal.id, woken=woken)
+        started, refused = await self._started(principal, command, command_id, ctx)
+        done: dict[str, Any] = {"woken": woken, "started": started, "not_started": refused}
+        received = ev.SignalReceived(signal=command.signal, sent_by=principal.id, **done)
         events = [
             ev.Event(type="POLICY_DECISION", time=now, data=policy_event(facts, decision)),
             ev.Event(type="SIGNAL_RECEIVED", time=now, data=received),
@@ -63,8 +68,47 @@ class Signals:
             claims = (Claim(SCOPE, key, now),)
             await self._gate.record_outside(principal, events, ctx, claims=claims, command_id=command_id)
         except AlreadyClaimed:  # the same signal came in twice at once; each run took it from one of them
-            return SignalSent(status="duplicate", woken=woken)
-        return SignalSent(status="received", woken=woken)
+            return SignalSent(status="duplicate", **done)
+        return SignalSent(status="received", **done)
+
+    async def _started(
+        self, principal: Principal, command: cmd.SendSignal, command_id: str, ctx: CallContext
+    ) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The runs that it starts, each decided by the policy as any start is; what one template refuses hinders no other."""
+        started: list[str] = []
+        refused: dict[str, str] = {}
+        if command.workflow_id is not None:
+            return (), refused
+        for template in self._gate.parts.templates.for_signal(command.signal.type):
+            try:
+                workflow_id = await self._start(principal, template, command.signal, command_id, ctx)
+            except Unavailable:
+                raise  # nothing was acknowledged: the sender sends again, and what has started is not started twice
+            except CharterError as error:
+                refused[template.ref] = f"{error.error_code}: {error.message}"
+                continue
+            started += [workflow_id] if workflow_id is not None else []
+        return tuple(started), refused
+
+    async def _start(
+        self, principal: Principal, template: Template, signal: Signal, command_id: str, ctx: CallContext
+    ) -> str | None:
+        scope = {"signal": signal.model_dump(mode="json")}
+        wanted = [start.where for start in template.on_signal if start.type == signal.type]
+        if not any(where is None or expressions.condition(where, scope) for where in wanted):
+            return None
+        if not isinstance(signal.data, dict):
+            raise InvalidInput("The data of a signal that starts a run is an object.", code="signal_data")
+        key = sha256_hex(canonical([template.name, signal.source, signal.id]))
+        known = await self._gate.parts.store.claimed(principal.tenant, "signal_start", key)
+        if known is not None:
+            return known
+        start = cmd.StartWorkflow(
+            template=template.ref, input=signal.data, purpose=f"Signal {signal.type}", idempotency_key=f"signal:{key}"
+        )
+        claims = (("signal_start", key),)
+        context = await self._gate.starts.start(principal, start, ctx, claims=claims, command_id=command_id)
+        return str(context.workflow_id)
 
     async def _facts(self, principal: Principal, command: cmd.SendSignal) -> Facts:
         if command.workflow_id is not None:

@@ -24,7 +24,16 @@ class Starts:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    async def start(self, principal: Principal, command: cmd.StartWorkflow, ctx: CallContext) -> Any:
+    async def start(
+        self,
+        principal: Principal,
+        command: cmd.StartWorkflow,
+        ctx: CallContext,
+        *,
+        claims: tuple[tuple[str, str], ...] = (),
+        command_id: str | None = None,
+    ) -> Any:
+        """Start a run. ``claims`` (scope and key) are taken with it, and remember the run."""
         template, template_hash = self._gate.parts.templates.latest(command.template)
         self._gate.templates.check_input(template, template_hash, command.input)
         facts = Facts(
@@ -49,6 +58,8 @@ class Starts:
             state = State(workflow_id=mint.new("workflow"), tenant=principal.tenant)
             given = Given(now, mint, principal, self._gate.parts.instance, template, facts=facts, decision=decision)
             draft = rules.start(state, command, given, template_hash=template_hash)
+            draft.claims.extend((scope, key, state.workflow_id) for scope, key in claims)
+            draft.command_id = command_id
             draft.claims.extend(await self._gate.templates.claim(principal.tenant, template, template_hash))
             if await self._gate.commit(draft, state, principal, ctx):
                 self._gate.templates.remember(principal.tenant, template, template_hash)

@@ -25,6 +25,7 @@ _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
 _STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\w*)\.?(\w*)""")
 _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
 _SIGNAL = re.compile(r"(?<![\w.])signal\b")
+_RUN_NAMES = re.compile(r"(?<![\w.])(trigger|steps|workflow)\b")
 _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
 
 
@@ -67,6 +68,8 @@ def validate(
                 found.append(
                     Finding("error", pointer, problem, "Correct the expression; it is CEL, see docs/workflows.md.")
                 )
+            elif pointer.startswith("/on_signal/"):
+                found += _signal_only(pointer, source)
             else:
                 found += _references(template, graph, pointer, source, step)
     return sorted(found, key=lambda item: _position(item.where))
@@ -264,6 +267,14 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
                 yield f"{where}/{name}", source, step
     for source in expressions_in(template.output):
         yield "/output", source, None
+    for index, start in enumerate(template.on_signal):
+        if start.where is not None:
+            yield f"/on_signal/{index}/where", start.where, None
+
+
+def _signal_only(where: str, source: str) -> Iterator[Finding]:
+    for name in dict.fromkeys(_RUN_NAMES.findall(_TEXT.sub('""', source))):
+        yield Finding("error", where, f"there is no {name!r} before the run starts", "Read `signal` alone here.")
 
 
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:

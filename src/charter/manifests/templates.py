@@ -252,6 +252,11 @@ class Catalogue:
             raise NotFound(f"There is no template with the hash {template_hash}.", code="unknown_template")
         return found
 
+    def for_signal(self, type: str) -> tuple[Template, ...]:
+        """The newest version of each template, where it may be started by a signal of this type."""
+        newest = (versions[max(versions)][0] for _, versions in sorted(self._by_name.items()))
+        return tuple(item for item in newest if any(start.type == type for start in item.on_signal))
+
     def all(self) -> tuple[tuple[Template, str], ...]:
         """Every version with its hash: by name, the newest first."""
         return tuple(

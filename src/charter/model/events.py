@@ -56,11 +56,15 @@ class StepReviewed(Model):
 
 
 class SignalReceived(Model):
-    """A signal was let in and delivered to ``woken``; on the tenant's stream."""
+    """A signal was let in and delivered to ``woken``, and started ``started``; on the tenant's stream."""
 
     signal: Signal
     sent_by: str
     woken: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+    not_started: dict[str, str] = Field(
+        default_factory=dict, description="Templates that it started no run of, and why."
+    )
 
 
 class SignalDelivered(Model):

@@ -128,6 +128,10 @@ class SignalSent(Model):
 
     status: Literal["received", "duplicate"]
     woken: tuple[str, ...] = Field(default=(), description="The workflows that went on because of it.")
+    started: tuple[str, ...] = Field(default=(), description="The workflows that it started.")
+    not_started: dict[str, str] = Field(
+        default_factory=dict, description="Templates that it started no run of, and why."
+    )
 
 
 class ToolView(Model):

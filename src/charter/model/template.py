@@ -149,6 +149,13 @@ class WaitStep(StepBase):
 Step = Annotated[AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep, Field(discriminator="type")]
 
 
+class SignalStart(Model):
+    """A signal that starts a run, with its data as the input."""
+
+    type: Name
+    where: str | None = Field(default=None, description="CEL over signal; true for one that starts a run.")
+
+
 class Template(Model):
     """A workflow definition in its native form."""
 
@@ -162,6 +169,9 @@ class Template(Model):
         default_factory=lambda: {"type": "object"},
         alias="input",
         description="JSON Schema of the input, which expressions read as trigger.",
+    )
+    on_signal: tuple[SignalStart, ...] = Field(
+        default=(), description="Signals that start a run of the newest version; their data, an object, is the input."
     )
     steps: tuple[Step, ...] = Field(min_length=1)
     output: Json = Field(default=None, description="The run's result; may hold {{ CEL }}.")
