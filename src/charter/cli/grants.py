@@ -8,7 +8,7 @@ import typer
 
 from charter.cli.approvals import Comment, commands
 from charter.cli.editing import arguments_from
-from charter.cli.output import Json, page_json, print_table, say
+from charter.cli.output import Json, page_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, settings, who
 from charter.errors import InvalidInput
 from charter.model.approval import GrantBounds
@@ -30,6 +30,9 @@ def grant(
         str | None, typer.Option("--arguments", help="JSON Schema that the arguments must satisfy; JSON or @FILE.")
     ] = None,
     any_arguments: Annotated[bool, typer.Option("--any-arguments", help="Whatever the arguments are.")] = False,
+    case: Annotated[
+        str | None, typer.Option("--case", help="For all runs of this case, which must be the workflow's.")
+    ] = None,
     uses: Annotated[int, typer.Option("--uses", min=1, help="So many calls.")] = 10,
     hours: Annotated[int, typer.Option("--hours", min=1, help="For so long.")] = 1,
     comment: Comment = None,
@@ -54,13 +57,21 @@ def grant(
 
     async def work(charter: Charter, caller: Principal) -> str:
         expires_at = rfc3339(charter.gate.parts.clock() + hours * 3_600_000)
-        bounds = GrantBounds(tool=tool, arguments=schema, workflow_id=workflow_id, uses=uses, expires_at=expires_at)
+        bounds = GrantBounds(
+            tool=tool,
+            arguments=schema,
+            workflow_id=workflow_id if case is None else None,
+            case_id=case,
+            uses=uses,
+            expires_at=expires_at,
+        )
         command = GiveGrant(workflow_id=workflow_id, bounds=bounds, channel="cli", comment=comment)
         answer: str = await charter.gate.handle(caller, command)
         return answer
 
     grant_id = run_as(who(as_name, role, token_file), work)
-    say(f"{grant_id}: {uses} calls of {tool} within the next {hours} h need no approval of their own.")
+    where = f" in the runs of case {stranger(case)}" if case is not None else ""
+    say(f"{grant_id}: {uses} calls of {tool}{where} within the next {hours} h need no approval of their own.")
     say(f"Next: charter approvals revoke {workflow_id} {grant_id}  takes it back.")
 
 
@@ -72,29 +83,32 @@ def grants(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """The standing grants of a workflow and what is left of them."""
+    """The standing grants of a workflow and of its case, and what is left of them."""
 
     async def read(charter: Charter, caller: Principal) -> list[dict[str, Any]]:
-        state = await charter.queries.state(caller, workflow_id)
         return [
             {
-                "grant_id": grant_id,
-                "tool": item.bounds.tool,
-                "arguments": item.bounds.arguments,
+                "grant_id": item.given.grant_id,
+                "case_id": item.given.bounds.case_id,
+                "tool": item.given.bounds.tool,
+                "arguments": item.given.bounds.arguments,
                 "uses_left": item.uses_left,
-                "expires_at": item.bounds.expires_at,
+                "expires_at": item.given.bounds.expires_at,
                 "revoked": item.revoked,
                 "given_by": item.given.given_by,
             }
-            for grant_id, item in state.grants.items()
+            for item in await charter.queries.grants(caller, workflow_id)
         ]
 
     found = run_as(who(as_name, role, token_file), read)
     if as_json:
         page_json(found)
         return
-    rows = [(g["grant_id"], g["tool"], g["uses_left"], g["expires_at"], g["revoked"], g["given_by"]) for g in found]
-    print_table(("id", "tool", "uses left", "until", "revoked", "given by"), rows, empty="No standing grants.")
+    rows = [
+        (g["grant_id"], g["tool"], g["case_id"], g["uses_left"], g["expires_at"], g["revoked"], g["given_by"])
+        for g in found
+    ]
+    print_table(("id", "tool", "case", "uses left", "until", "revoked", "given by"), rows, empty="No standing grants.")
 
 
 @commands.command("revoke")

@@ -37,6 +37,15 @@ class Use:
     claim: tuple[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A grant as lists show it."""
+
+    given: ev.GrantGiven
+    uses_left: int
+    revoked: bool
+
+
 def case_stream(case_id: str) -> str:
     """The stream of a case's grants."""
     return f"case:{case_id}"
@@ -124,6 +133,21 @@ class CaseGrants:
         await self._gate.record_outside(principal, events, ctx, stream=case_stream(case_id))
         if decision.verdict != "permit":
             raise denied(decision)
+
+
+async def standing_grants(store: Store, state: State) -> list[Standing]:
+    """The grants of a run, then those of its case, in the order in which they were given."""
+    found = [Standing(item.given, item.uses_left, item.revoked) for item in state.grants.values()]
+    if state.case_id is None:
+        return found
+    live = await live_grants(store, state.tenant, state.case_id)
+    for stored in await store.load(state.tenant, case_stream(state.case_id)):
+        event = event_of(stored)
+        if event.type == "GRANT_GIVEN":
+            given = event.data
+            used = await _used(store, state.tenant, given.grant_id, given.bounds.uses)
+            found.append(Standing(given, given.bounds.uses - used, given.grant_id not in live))
+    return found
 
 
 async def live_grants(store: Store, tenant: str, case_id: str) -> dict[str, GrantBounds]:

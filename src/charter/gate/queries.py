@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from charter.errors import NotFound, Refused
+from charter.gate.grants import Standing, standing_grants
 from charter.model import commands as cmd
 from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
@@ -194,6 +195,10 @@ class Queries:
         """Effects that run or are in doubt; for those who may read all."""
         self._demand(self._ledger(principal, "audit.read"))
         return await self._parts.store.effects(principal.tenant, where, page)
+
+    async def grants(self, principal: Principal, workflow_id: str) -> list[Standing]:
+        """The standing grants that a run may use: its own and its case's."""
+        return await standing_grants(self._parts.store, await self.state(principal, workflow_id))
 
     # -- the record
 

@@ -1,0 +1,68 @@
+"""``charter approvals grant --case``: one standing grant for all runs of a case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from charter.model import commands as cmd
+from charter.server.app import Charter, running
+from charter.server.settings import load_settings
+from tests.cli.recorded import IDE
+from tests.cli.support import Project
+
+TOOL = "casebook__append_note"
+
+
+def test_a_case_s_grant_covers_its_other_runs_and_is_taken_back_from_any_of_them(project: Project) -> None:
+    first, second, stranger = (_start(project, case) for case in ("c7", "c7", "c8"))
+    give = ["approvals", "grant", first, "--tool", TOOL, "--any-arguments", "--uses", "3", "--as", "ann"]
+    wrong = project.here(*give, "--case", "c8")
+    assert wrong.code == 2
+    assert "does not belong to case" in wrong.err
+    assert "in the runs of case c7" in project.ok(*give, "--case", "c7").out
+    assert [_append(project, run) for run in (second, stranger)] == ["succeeded", "pending_approval"]
+    [grant] = _grants(project, second)
+    assert (grant["case_id"], grant["uses_left"], grant["revoked"]) == ("c7", 2, False)
+    assert _grants(project, stranger) == []
+    project.ok("approvals", "revoke", second, grant["grant_id"], "--as", "ann")
+    assert _grants(project, first)[0]["revoked"]
+    assert _append(project, first) == "pending_approval"
+
+
+def _grants(project: Project, run: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = project.ok("approvals", "grants", run, "--as", "ann", "--json").json["items"]
+    return found
+
+
+def _start(project: Project, case: str) -> str:
+    async def start(charter: Charter) -> str:
+        command = cmd.StartWorkflow(template="governed-session", purpose="Plan", case_id=case)
+        return str((await charter.gate.handle(IDE, command)).workflow_id)
+
+    return str(_within(project, start))
+
+
+def _append(project: Project, run: str) -> str:
+    async def append(charter: Charter) -> str:
+        [invocation] = (await charter.queries.workflow(IDE, run)).invocations
+        command = cmd.InvokeTool(
+            workflow_id=run,
+            agent_invocation_id=invocation.agent_invocation_id,
+            tool=TOOL,
+            arguments={"name": "welcome", "text": "More.\n"},
+        )
+        return str((await charter.gate.handle(IDE, command)).status)
+
+    return str(_within(project, append))
+
+
+def _within(project: Project, work: Any) -> Any:
+    settings = load_settings(project.folder / "charter.toml", environ={})
+
+    async def opened() -> Any:
+        async with running(settings, drive=False) as charter:
+            return await work(charter)
+
+    return anyio.run(opened)
