@@ -75,6 +75,9 @@ CHANNEL = st.sampled_from(["cli"] * 8 + ["elicitation", "prompt", "api", "consol
 SEND = st.lists(st.sampled_from(WAYS), max_size=2)
 FUSE = st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5])
 
+RISKY = st.sampled_from(["box__pay", "box__pay", "box__note", "box__write"])
+ANSWERS = st.lists(st.tuples(DECIDERS, CHANNEL), min_size=1, max_size=3)
+
 TWO = """
 @id("two-people") @obligation("require_approval") @approvers("2") @reason("Two people agree.")
 permit (principal, action in Charter::Action::"tool.invoke", resource)
@@ -264,10 +267,10 @@ class Governed(RuleBasedStateMachine):
             self.heard(tenant, self.handle(tenant, who, cmd.InvokeTool(**ids, proposal_id=proposal)))
         self.runner.calm()
 
-    @precondition(lambda self: self.runs)
+    @precondition(lambda self: self.live())
     @rule(data=st.data(), who=AGENTS, tool=TOOL, n=NUMBER, ways=SEND)
     def invoke(self, data: st.DataObject, who: str, tool: str, n: int, ways: list[str]) -> None:
-        run = self.pick(data, self.runs)
+        run = self.pick(data, self.live())
         self.runner.ways.extend(ways)
         outcome = self.handle(run[0], who, cmd.InvokeTool(**self.ids(run), tool=tool, arguments={"n": n}))
         self.runner.calm()
@@ -283,29 +286,32 @@ class Governed(RuleBasedStateMachine):
             self.acknowledged.add(("result", tenant, outcome.effect_id, status))
         return True
 
-    @precondition(lambda self: self.runs)
-    @rule(
-        data=st.data(),
-        tool=st.sampled_from(["box__pay", "box__note", "box__write"]),
-        people=st.lists(st.tuples(DECIDERS, CHANNEL), min_size=1, max_size=3),
-        wait=st.sampled_from([0, 0, 0, DAY]),
-        ways=SEND,
-        fuse=FUSE,
-        after=st.booleans(),
-    )
+    def live(self) -> list[tuple[str, str, str]]:
+        """The runs whose agent may still do something."""
+        invocations = {key: run["invocations"] for key, run in self.auditor.runs.items() if run["ended"] is None}
+        return [run for run in self.runs if run[2] in invocations.get(run[:2], {})]
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), tool=RISKY, people=ANSWERS, wait=st.sampled_from([0, 0, 60, DAY]), ways=SEND)
     def the_usual_way(
-        self,
-        data: st.DataObject,
-        tool: str,
-        people: list[tuple[str, Any]],
-        wait: int,
-        ways: list[str],
-        fuse: int,
-        after: bool,
+        self, data: st.DataObject, tool: str, people: list[tuple[str, Any]], wait: int, ways: list[str]
     ) -> None:
-        """Propose, ask, decide, run: in one go, so that runs come far; the process may die at any of their commits."""
-        run = self.pick(data, self.runs)
+        """Propose, ask, decide, run: in one go, so that runs come far."""
+        self.all_the_way(data, tool, people, wait, ways)
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), tool=RISKY, people=ANSWERS, ways=SEND, fuse=st.integers(1, 6), after=st.booleans())
+    def the_usual_way_to_a_crash(
+        self, data: st.DataObject, tool: str, people: list[tuple[str, Any]], ways: list[str], fuse: int, after: bool
+    ) -> None:
+        """The same, and the process dies at one of the commits on the way."""
         self.runner.fuse.light(fuse, after=after)
+        self.all_the_way(data, tool, people, 0, ways)
+
+    def all_the_way(
+        self, data: st.DataObject, tool: str, people: list[tuple[str, Any]], wait: int, ways: list[str]
+    ) -> None:
+        run = self.pick(data, self.live())
         command = cmd.ProposeAction(**self.ids(run), tool=tool, arguments={"n": len(self.proposals)}, reason="x")
         view = self.handle(run[0], "agent:a", command)
         if view is None or isinstance(view, CharterError):
@@ -321,7 +327,6 @@ class Governed(RuleBasedStateMachine):
         self.runner.ways.extend(ways)
         invoke = cmd.InvokeTool(**self.ids(run), proposal_id=view.proposal_id)
         self.heard(run[0], self.handle(run[0], "agent:a", invoke))
-        self.runner.calm()
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), who=WHO, how=st.sampled_from(["complete", "cancel"]), seldom=st.integers(0, 3))
@@ -393,7 +398,7 @@ class Governed(RuleBasedStateMachine):
     def grant(
         self, data: st.DataObject, who: str, tool: str, most: int, uses: int, hours: int, case: bool, channel: Any
     ) -> None:
-        run = self.pick(data, self.runs)
+        run = self.pick(data, self.live() or self.runs)
         bounds = GrantBounds(
             tool=tool,
             arguments={"properties": {"n": {"maximum": most}}},
