@@ -302,3 +302,13 @@ async def test_previews_come_from_a_tool_without_side_effects(tmp_path: Path) ->
         assert await runner.preview(unsafe, {"name": "a"}) == "(No preview: the preview tool is not available.)"
         assert (tmp_path / "a.md").exists()
         assert await runner.preview(write.model_copy(update={"dry_run": None}), {}) is None
+
+
+async def test_a_call_right_after_the_start_waits_for_its_upstreams_first_connection(tmp_path: Path) -> None:
+    manifest = await manifest_of(stdio(tmp_path))
+    tool = manifest.tool("every__add")
+    assert tool is not None
+    registry = Registry(lambda: (manifest,), Sources({}))
+    async with registry.running():
+        outcome = await Runner(registry).run(effect(tool, parts=[1, 2]))
+    assert (outcome.status, outcome.structured) == ("succeeded", {"total": 3, "parts": [1, 2]})

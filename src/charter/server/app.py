@@ -38,6 +38,11 @@ from charter.workflows.expressions import problem
 
 logger = logging.getLogger(__name__)
 
+STARTING_SECONDS = 2.0
+"""How long a server waits for its upstreams before it answers."""
+CHECKING_SECONDS = 15.0
+"""How long a command does that asks how they are."""
+
 
 class GovernedTools:
     """The registry as the gate sees it."""
@@ -158,7 +163,8 @@ async def running(
         await store.enlist(charter.gate.parts.instance)
         if connect:
             await stack.enter_async_context(charter.registry.running())
-            await charter.registry.wait_ready()
+            # Clients give a server they start five to ten seconds: a slow upstream is waited for by the calls that want it.
+            await charter.registry.wait_ready(STARTING_SECONDS if drive else CHECKING_SECONDS)
         if drive:
             await stack.enter_async_context(_driven(charter))
         yield charter

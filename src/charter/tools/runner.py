@@ -27,6 +27,7 @@ from charter.tools.registry import Entry, Registry
 
 IDEMPOTENCY_KEY: Final = "io.charter/idempotency-key"
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
+CONNECTING_SECONDS: Final = 15.0
 PREVIEW_SECONDS: Final = 10.0
 MAX_PREVIEW: Final = 4_000
 _WITHHELD: Final = "(No preview: the arguments or the preview's results are sensitive.)"
@@ -65,6 +66,7 @@ class Runner:
         if effect.dry_run:
             return _simulated(effect)
         try:
+            await self._connecting(effect.tool)
             entry = self._checked(effect.tool)
             with _within(trace), _Guarded(progress) as relay:
                 raw = await entry.upstream.call(
@@ -101,6 +103,12 @@ class Runner:
         except CallError as error:
             return f"(No preview: {plain(error.message, limit=200)})"
         return _preview_text(entry.manifest, raw)
+
+    async def _connecting(self, tool: ToolManifest) -> None:
+        """Wait a while for an upstream whose very first connection is under way: Charter has just started."""
+        entry = self._registry.find(tool.name)
+        if entry is not None and entry.upstream.state == "connecting":
+            await entry.upstream.wait_ready(min(CONNECTING_SECONDS, tool.timeout_seconds))
 
     def _checked(self, pinned: ToolManifest) -> Entry:
         entry = self._registry.find(pinned.name)
