@@ -36,6 +36,7 @@ def serve(
     config: ConfigOption = None,
 ) -> None:
     """Serve MCP over streamable HTTP, or with --stdio over standard input and output, until SIGINT or SIGTERM."""
+    from charter.server.http import loop_options
     from charter.server.settings import load_settings
 
     server: dict[str, Any] = {"host": host, "port": port, "anonymous": anonymous or None}
@@ -45,7 +46,7 @@ def serve(
     if stdio:
         anyio.run(_serve_stdio, loaded)
     else:
-        anyio.run(_serve_http, loaded)
+        anyio.run(_serve_http, loaded, backend_options=loop_options())
 
 
 def _log_to_stderr(level: str) -> None:

