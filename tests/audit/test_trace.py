@@ -164,6 +164,15 @@ def given_up_run() -> Run:
     return run
 
 
+def paused_run() -> Run:
+    """A run that is paused and goes on."""
+    run = Run(template({"id": "go", "type": "action", "tool": "box__read"})).start()
+    run.hold(True)
+    run.hold(False)
+    run.outcome(effect_of(run.run_step("go")).effect_id)
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
@@ -171,14 +180,15 @@ BRANCH = record(branching_run())
 REVIEW = record(reviewed_run())
 WAIT = record(waiting_run())
 SIGNAL, GIVEN_UP = record(signalled_run()), record(given_up_run())
+PAUSED = record(paused_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, GOOD[:9], []],
-    ids=["good", "doubt", "action", "branch", "review", "wait", "signal", "given up", "half", "none"],
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, PAUSED, GOOD[:9], []],
+    ids=["good", "doubt", "action", "branch", "review", "wait", "signal", "given up", "paused", "half", "none"],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
@@ -215,6 +225,7 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
     "a signal to a wait that is over": ("signal_ends_a_wait", lambda: twice(SIGNAL, "SIGNAL_DELIVERED")),
     "a signal after its time": ("wait_in_time", lambda: with_data(SIGNAL, "WORKFLOW_STEP", timeout_at=PAST)),
     "given up before its time": ("wait_in_time", lambda: with_data(GIVEN_UP, "WORKFLOW_STEP", timeout_at=FUTURE)),
+    "a call while it is paused": ("nothing_new_while_paused", lambda: without(PAUSED, "WORKFLOW_RESUMED")),
     "a step that nobody reviewed": ("review_by_a_person", lambda: without(REVIEW, "STEP_REVIEWED")),
     "a review by an agent": (
         "review_by_a_person",

@@ -117,3 +117,21 @@ async def test_a_wait_for_a_signal_is_given_up_at_its_time_in_another_process(op
     assert len(upstream.calls()) == 1
     assert await desk.store.waiting_for("default", "go", "", 9) == []
     await desk.check_record()
+
+
+async def test_a_paused_run_is_left_alone_until_an_operator_resumes_it(opened: Open, upstream: Counting) -> None:
+    desk = await opened(templates=(template("plain", action("go", "read", what="x")),))
+    run = await desk.start("plain")
+    hold = cmd.PauseWorkflow(workflow_id=run.workflow_id, reason="the upstream is sick")
+    with pytest.raises(Denied):
+        await desk.gate.handle(ANN, hold)
+    assert (await desk.gate.handle(OPS, hold)).status == "paused"
+    await desk.engine.settle()
+    assert upstream.calls() == []
+    assert await desk.store.next_wake() is None
+    other = await opened(templates=(template("plain", action("go", "read", what="x")),))
+    await other.gate.handle(OPS, cmd.ResumeWorkflow(workflow_id=run.workflow_id))
+    await desk.engine.settle()
+    assert len(upstream.calls()) == 1
+    assert (await desk.queries.workflow(ANN, run.workflow_id)).status == "completed"
+    await desk.check_record()

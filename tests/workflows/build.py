@@ -351,6 +351,11 @@ class Run:
         )
         return self.decide(command, self.given(by, **self.run_facts(by, "step.review")))
 
+    def hold(self, pause: bool, by: Principal = BOB) -> Draft:
+        held = cmd.PauseWorkflow if pause else cmd.ResumeWorkflow
+        command: cmd.Command = held(workflow_id=self.state.workflow_id)
+        return self.decide(command, self.given(by, **self.run_facts(by, "workflow.pause")))
+
     def signal(self, type_: str, data: Any = None, id_: str = "s1", source: str = "test") -> Draft:
         signal = Signal(id=id_, source=source, type=type_, data=data)
         return self.decide(cmd.DeliverSignal(workflow_id=self.state.workflow_id, signal=signal), self.given(BOB))

@@ -168,6 +168,11 @@ class Governed(RuleBasedStateMachine):
             assert self.run.steps()[step_id] == "review"
             assert draft.error is not None
 
+    @rule(pause=st.sampled_from([True, False, False]), often=st.integers(0, 4))
+    def hold(self, pause: bool, often: int) -> None:
+        if not often or not pause:
+            self.seen(self.run.hold(pause))
+
     @rule(type_=st.sampled_from(["word", "word", "other"]), data=st.sampled_from([None, {"n": 1}, {"n": 2}]))
     def signal(self, type_: str, data: Any) -> None:
         wanted = self.run.steps().get("word") == "open" and self.run.state.live and type_ == "word"

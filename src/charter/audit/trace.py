@@ -27,6 +27,7 @@ TRACE_RULES = {
     "wait_in_time": "A wait ends after its time, and not before.",
     "review_by_a_person": "A step in review goes on as a named person said.",
     "signal_ends_a_wait": "A signal is delivered to an open wait of its type, which ends with it.",
+    "nothing_new_while_paused": "A paused run opens no step and begins no call.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
     "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
@@ -70,6 +71,7 @@ class _Trace:
     run: Run = field(default_factory=Run)
     left_out: set[str] = field(default_factory=set)
     again_at: dict[str, str] = field(default_factory=dict)
+    paused: bool = False
     waits: dict[str, str] = field(default_factory=dict)
     reviewed: dict[str, str] = field(default_factory=dict)
     before: Envelope | None = None
@@ -95,6 +97,9 @@ class _Trace:
             self.say("known_event", f"{event.type} is unknown, or its payload has another shape.")
         else:
             self._check_life(event.type)
+            begins = getattr(data, "attempt", 0) == 1 and event.type == "TOOL_INVOKE"
+            if self.paused and (begins or getattr(data, "status", "") in ("opened", "granted")):
+                self.say("nothing_new_while_paused", f"{event.type} comes while the run is paused.")
             handler = _HANDLERS.get(event.type)
             if handler is not None:
                 handler(self, data)
@@ -128,6 +133,12 @@ class _Trace:
     def on_ended(self, _data: ev.WorkflowEnded) -> None:
         assert self.now is not None
         self.run.ended = self.run.ended or self.now.type
+
+    def on_paused(self, _data: ev.WorkflowHeld) -> None:
+        self.paused = True
+
+    def on_resumed(self, _data: ev.WorkflowHeld) -> None:
+        self.paused = False
 
     def on_step(self, data: ev.WorkflowStep) -> None:
         before = self.run.steps.get(data.step_id)
@@ -219,6 +230,8 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_STARTED": _Trace.on_started,
     "WORKFLOW_STEP": _Trace.on_step,
     "STEP_REVIEWED": _Trace.on_reviewed,
+    "WORKFLOW_PAUSED": _Trace.on_paused,
+    "WORKFLOW_RESUMED": _Trace.on_resumed,
     "SIGNAL_DELIVERED": _Trace.on_signal,
     "AGENT_INVOKE": _Trace.on_agent,
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),

@@ -10,7 +10,7 @@ import typer
 from charter.cli.editing import json_from
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
-from charter.model.commands import CancelWorkflow, ReviewStep
+from charter.model.commands import CancelWorkflow, PauseWorkflow, ResumeWorkflow, ReviewStep
 from charter.model.principal import Principal
 from charter.model.reply import WorkflowContext
 
@@ -147,3 +147,44 @@ def review(
         print_json(found)
     else:
         say(f"{step_id} is {found.steps[step_id]}; {workflow_id} is {found.status}.")
+
+
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")]
+
+
+@commands.command("pause")
+def pause(
+    workflow_id: WorkflowId,
+    reason: Reason = "",
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Open no step and run no new call; answers and outcomes still go on record."""
+    _hold(PauseWorkflow(workflow_id=workflow_id, reason=reason), who(as_name, role, token_file), as_json)
+
+
+@commands.command("resume")
+def resume(
+    workflow_id: WorkflowId,
+    reason: Reason = "",
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a paused run."""
+    _hold(ResumeWorkflow(workflow_id=workflow_id, reason=reason), who(as_name, role, token_file), as_json)
+
+
+def _hold(command: PauseWorkflow | ResumeWorkflow, caller_of: Any, as_json: bool) -> None:
+    async def work(charter: Charter, caller: Principal) -> WorkflowContext:
+        answer: WorkflowContext = await charter.gate.handle(caller, command)
+        return answer
+
+    found = run_as(caller_of, work)
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{command.workflow_id} is {found.status}.")

@@ -31,7 +31,9 @@ STUCK_SECONDS = 5.0
 BATCH = 100
 RELAY_EVENTS = 10_000
 
-_MOVES = frozenset({"WORKFLOW_STEP", "AGENT_INVOKE", "APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"})
+_MOVES = frozenset(
+    {"WORKFLOW_RESUMED", "WORKFLOW_STEP", "AGENT_INVOKE", "APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"}
+)
 """The events after which something else may be due; an agent's tool call is not among them."""
 
 

@@ -89,7 +89,7 @@ class RunCommands:
             return await self._gate.effects.run(draft, principal, ctx)
         if isinstance(command, cmd.AdvanceWorkflow):
             return tuple(runnable_steps(draft.state))
-        if isinstance(command, cmd.CancelWorkflow | cmd.ReviewStep):
+        if isinstance(command, cmd.CancelWorkflow | cmd.ReviewStep | cmd.PauseWorkflow | cmd.ResumeWorkflow):
             return context(draft.state, draft.given.template, principal, draft.given.now)
         return draft.reply
 
@@ -125,6 +125,8 @@ class RunCommands:
             return facts_of.workflow_facts(state, principal, "workflow.cancel")
         if isinstance(command, cmd.ResolveEffect):
             return facts_of.workflow_facts(state, principal, "effect.resolve")
+        if isinstance(command, cmd.PauseWorkflow | cmd.ResumeWorkflow):
+            return facts_of.workflow_facts(state, principal, "workflow.pause")
         if isinstance(command, cmd.ReviewStep):
             return facts_of.workflow_facts(state, principal, "step.review")
         if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep | cmd.DeliverSignal):

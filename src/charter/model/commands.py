@@ -119,6 +119,22 @@ class CancelWorkflow(Model):
     reason: LongText = ""
 
 
+class PauseWorkflow(Model):
+    """Open no step and run no new call until it is resumed; answers and outcomes still go on record."""
+
+    kind: Literal["pause_workflow"] = "pause_workflow"
+    workflow_id: str
+    reason: LongText = ""
+
+
+class ResumeWorkflow(Model):
+    """Go on with a paused run; what became due meanwhile is due now."""
+
+    kind: Literal["resume_workflow"] = "resume_workflow"
+    workflow_id: str
+    reason: LongText = ""
+
+
 class AdvanceWorkflow(Model):
     """Do what is due: expire what has expired, run the steps that are ready. The engine sends it."""
 
@@ -202,6 +218,8 @@ Command = (
     | RevokeGrant
     | CompleteStep
     | CancelWorkflow
+    | PauseWorkflow
+    | ResumeWorkflow
     | AdvanceWorkflow
     | RunStep
     | RecoverEffect

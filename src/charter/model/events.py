@@ -247,6 +247,13 @@ class WorkflowEnded(Model):
     reason: str | None = None
 
 
+class WorkflowHeld(Model):
+    """An operator paused a run, or resumed it, by the event's type."""
+
+    by: str
+    reason: str = ""
+
+
 class ToolPinned(Model):
     """An operator accepted a tool's definition."""
 
@@ -279,6 +286,8 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_FAILED": WorkflowEnded,
     "WORKFLOW_CANCELLED": WorkflowEnded,
     "WORKFLOW_REJECTED": WorkflowEnded,
+    "WORKFLOW_PAUSED": WorkflowHeld,
+    "WORKFLOW_RESUMED": WorkflowHeld,
     "TOOL_PINNED": ToolPinned,
 }
 

@@ -14,6 +14,7 @@ Action = Literal[
     "workflow.start",
     "workflow.read",
     "workflow.cancel",
+    "workflow.pause",
     "workflow.advance",
     "step.complete",
     "tool.invoke",

@@ -28,7 +28,7 @@ class OpenInvocation(Model):
 class Blocker(Model):
     """Who or what a workflow waits for."""
 
-    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "engine"]
+    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "operator", "engine"]
     who: str
     since: str
     detail: str
@@ -44,7 +44,7 @@ class WorkflowContext(Model):
     tenant_id: str
     actor: dict[str, str]
     template: str
-    status: Literal["running", "waiting", "completed", "failed", "cancelled", "rejected"]
+    status: Literal["running", "waiting", "paused", "completed", "failed", "cancelled", "rejected"]
     purpose: str
     case_id: str | None = None
     dry_run: bool = False

@@ -21,6 +21,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "workflow.start": ("Template",),
     "workflow.read": ("Workflow",),
     "workflow.cancel": ("Workflow",),
+    "workflow.pause": ("Workflow",),
     "workflow.advance": ("Workflow",),
     "step.complete": ("Workflow",),
     INVOKE: ("Tool",),

@@ -250,6 +250,9 @@ def invoke(draft: Draft, command: cmd.InvokeTool, call: Call) -> None:
     if proposal is not None and (refusal := _spent(draft, proposal)) is not None:
         draft.refuse("invoke_tool", refusal, proposal_id=call.proposal_id, tool=call.manifest.name)
         return
+    if draft.state.live and not draft.state.moving:
+        draft.refuse("invoke_tool", steps.paused(), proposal_id=call.proposal_id, tool=call.manifest.name)
+        return
     if proposal is not None:
         expire_due(draft, proposal)
     if call.decision.verdict == "permit":

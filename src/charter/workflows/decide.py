@@ -74,6 +74,10 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
         _complete(draft, command)
     elif isinstance(command, cmd.CancelWorkflow):
         _cancel(draft, command)
+    elif isinstance(command, cmd.PauseWorkflow | cmd.ResumeWorkflow):
+        reviews.hold(draft, command)
+        due(draft)
+        steps.advance(draft)
     elif isinstance(command, cmd.ReviewStep):
         reviews.review(draft, command)
     elif isinstance(command, cmd.DeliverSignal):
@@ -163,6 +167,8 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
 def due(draft: Draft) -> None:
     """Everything whose time has come: approvals and invocations that have expired, waits and retries."""
     now = draft.given.now
+    if not draft.state.moving:
+        return
     for approval in list(draft.state.approvals.values()):
         if draft.state.live and approval.open and now >= approval.request.expires_at:
             approvals.expire(draft, approval)
@@ -185,7 +191,7 @@ def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
 def runnable(state: State, step_id: str) -> bool:
     """True when an ``action`` step waits for the engine: open, no effect begun, no request pending."""
     step = state.steps.get(step_id)
-    if not state.live or step is None or step.status != "open" or step.step_type != "action":
+    if not state.moving or step is None or step.status != "open" or step.step_type != "action":
         return False
     if any(
         item.invoke.step_id == step_id and item.invoke.agent_invocation_id is None for item in state.effects.values()
@@ -215,7 +221,7 @@ def runnable_steps(state: State) -> list[str]:
 
 def wake_at(state: State) -> str | None:
     """When the engine must look again: now (the run's last change) when a step is ready, else its next expiry or timer."""
-    if not state.live:
+    if not state.moving:
         return None
     if runnable_steps(state):
         return state.updated_at

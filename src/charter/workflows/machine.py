@@ -8,10 +8,15 @@ from __future__ import annotations
 
 WORKFLOW: dict[tuple[str, str], str] = {
     ("new", "WORKFLOW_STARTED"): "running",
+    ("running", "WORKFLOW_PAUSED"): "paused",
+    ("paused", "WORKFLOW_RESUMED"): "running",
     ("running", "WORKFLOW_COMPLETED"): "completed",
     ("running", "WORKFLOW_FAILED"): "failed",
     ("running", "WORKFLOW_CANCELLED"): "cancelled",
     ("running", "WORKFLOW_REJECTED"): "rejected",
+    ("paused", "WORKFLOW_FAILED"): "failed",
+    ("paused", "WORKFLOW_CANCELLED"): "cancelled",
+    ("paused", "WORKFLOW_REJECTED"): "rejected",
 }
 
 STEP: dict[tuple[str, str], str] = {
@@ -72,7 +77,7 @@ TABLES = {
     "effect": EFFECT,
 }
 
-LIVE = frozenset({"running"})
+LIVE = frozenset({"running", "paused"})
 STEP_DONE = frozenset({"completed", "skipped"})
 
 

@@ -1,4 +1,4 @@
-"""A step that failed for good, where its template asks for a person: they say how it goes on."""
+"""What operators say of a run: how a step that failed for good goes on, and whether the run is paused."""
 
 from __future__ import annotations
 
@@ -63,3 +63,16 @@ def _go_on(draft: Draft, command: cmd.ReviewStep, step: Step, found: StepState) 
         steps.skip_step(draft, step, code, reason)
     else:
         steps.give_up(draft, step, code, reason)
+
+
+def hold(draft: Draft, command: cmd.PauseWorkflow | cmd.ResumeWorkflow) -> None:
+    """Pause a run, or go on with it."""
+    if not may(draft, command.kind):
+        return
+    pause = isinstance(command, cmd.PauseWorkflow)
+    if draft.state.moving != pause:
+        told = "is paused already" if pause else "is not paused"
+        draft.refuse(command.kind, Refused(f"Workflow {draft.state.workflow_id} {told}.", code="not_now"))
+        return
+    data = ev.WorkflowHeld(by=draft.given.principal.id, reason=command.reason)
+    draft.emit("WORKFLOW_PAUSED" if pause else "WORKFLOW_RESUMED", data)

@@ -33,7 +33,7 @@ def run_key(command: cmd.DeliverSignal) -> str:
 def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
     """Wake the steps that wait for it; each run takes a signal once."""
     signal = command.signal
-    woken = [key for key, wanted in waiting(draft.state).items() if wanted == signal.type]
+    woken = [key for key, wanted in waiting(draft.state).items() if wanted == signal.type and not _late(draft, key)]
     for step_id in woken:
         step = steps.step_named(draft.given.template, step_id)
         if not draft.state.live or not isinstance(step, WaitStep) or not _matches(draft, step, signal):
@@ -43,6 +43,12 @@ def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
         steps.complete_step(draft, step, {"signal": signal.model_dump(mode="json")})
     if draft.events:
         draft.claims.append(("signal_run", run_key(command), draft.given.now))
+
+
+def _late(draft: Draft, step_id: str) -> bool:
+    """Its time is over, and only a pause keeps it from being given up."""
+    timeout_at = draft.state.steps[step_id].timeout_at
+    return timeout_at is not None and draft.given.now >= timeout_at
 
 
 def _matches(draft: Draft, step: WaitStep, signal: Signal) -> bool:

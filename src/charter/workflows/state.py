@@ -14,7 +14,6 @@ from charter.errors import IntegrityError
 from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, GrantBounds
 from charter.model.base import JsonObject
-from charter.model.principal import Principal
 from charter.workflows import machine
 
 SHAPE = 1
@@ -138,6 +137,11 @@ class State:
     def live(self) -> bool:
         """Still running."""
         return self.status in machine.LIVE
+
+    @property
+    def moving(self) -> bool:
+        """Still running, and not paused."""
+        return self.status == "running"
 
     def scope(self) -> dict[str, Any]:
         """What expressions may read: ``trigger``, ``steps.<id>.output`` and ``workflow``."""
@@ -343,6 +347,10 @@ def _ended(event_type: str) -> Callable[[State, Any, str], State]:
     return apply_end
 
 
+def _held(event_type: str) -> Callable[[State, Any, str], State]:
+    return lambda state, _data, _time: changed(state, status=machine.WORKFLOW[(state.status, event_type)])
+
+
 def _unchanged(state: State, _data: Any, _time: str) -> State:
     return state
 
@@ -365,6 +373,7 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "EFFECT_IN_DOUBT": _in_doubt,
     "EFFECT_RESOLVED": _effect_resolved,
     "COMMAND_REFUSED": _unchanged,
+    **{name: _held(name) for name in ("WORKFLOW_PAUSED", "WORKFLOW_RESUMED")},
     **{name: _ended(name) for name in ev.ENDINGS},
 }
 
@@ -389,8 +398,3 @@ def fold(state: State, events: Iterable[ev.Event]) -> State:
     for event in events:
         state = apply(state, event)
     return state
-
-
-def proposer_of(proposal: ProposalState) -> Principal:
-    """Who proposed it."""
-    return proposal.made.proposed_by

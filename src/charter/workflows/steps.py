@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charter.errors import CharterError
+from charter.errors import CharterError, Refused
 from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.digests import step_digest
@@ -18,9 +18,9 @@ def advance(draft: Draft) -> None:
     """Open every step whose needs are met, until nothing moves; complete the run when all steps are done."""
     template = draft.given.template
     moved = True
-    while moved and draft.state.live:
+    while moved and draft.state.moving:
         moved = any(_consider(draft, template, index) for index in range(len(template.steps)))
-    if draft.state.live and all(_status(draft, step.id) in machine.STEP_DONE for step in template.steps):
+    if draft.state.moving and all(_status(draft, step.id) in machine.STEP_DONE for step in template.steps):
         _complete(draft, template)
 
 
@@ -30,7 +30,7 @@ def _status(draft: Draft, step_id: str) -> str:
 
 def _consider(draft: Draft, template: Template, index: int) -> bool:
     step = template.steps[index]
-    if not draft.state.live or _status(draft, step.id) != "pending":
+    if not draft.state.moving or _status(draft, step.id) != "pending":
         return False
     needs = [_status(draft, need) for need in template.needs_of(index)]
     if not all(status in machine.STEP_DONE for status in needs):
@@ -271,6 +271,11 @@ def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected",
     code = code or f"approval_{status}"
     _mark(draft, step, status, code=code, reason=reason)
     end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")
+
+
+def paused() -> Refused:
+    """An operator holds the run."""
+    return Refused("The workflow is paused.", code="workflow_paused", next_step="Wait until an operator resumes it.")
 
 
 def end(

@@ -20,7 +20,7 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
     blockers = blocked_by(state)
     invocations = open_invocations(state, template, principal, now)
     current = next((key for key, step in reversed(state.steps.items()) if step.status == "open"), None)
-    status = "waiting" if state.live and blockers and not invocations else state.status
+    status = "waiting" if state.moving and blockers and not invocations else state.status
     return WorkflowContext.model_validate(
         {
             "workflow_id": state.workflow_id,
@@ -78,7 +78,9 @@ def blocked_by(state: State) -> tuple[Blocker, ...]:
     """Who or what the run waits for, people first."""
     if not state.live:
         return ()
-    out = [*_people(state), *_steps(state), *_calls(state)]
+    held = "Paused: an operator resumes it (charter workflows resume)."
+    out = [] if state.moving else [Blocker(what="operator", who="an operator", since=state.updated_at, detail=held)]
+    out += [*_people(state), *_steps(state), *_calls(state)]
     for invocation in state.invocations.values():
         if invocation.status == "open":
             detail = f"Agent {invocation.agent} works on step {invocation.step_id!r}."
