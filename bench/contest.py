@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -56,7 +57,8 @@ class Field:
 
 ABOUT: Mapping[str, str] = {
     "direct": "the upstream itself",
-    "bare": "a proxy of the same SDK, one kept client: governs and records nothing",
+    "bare": "the bare proxy: the same SDK, one kept client; governs and records nothing",
+    "bare-uvloop": "the bare proxy on uvloop, as Charter runs",
     "charter": "Charter, the governed tool under its own name",
     "charter-invoke": "Charter, by `invoke_tool`",
     "airlock": "mcp-airlock: bearer token, policy, JSONL chain that is not synced",
@@ -85,6 +87,8 @@ def _plain(upstream: Running, stack: AsyncExitStack, names: tuple[str, ...]) -> 
     started = {"direct": upstream} if "direct" in names else {}
     if "bare" in names:
         started["bare"] = stack.enter_context(processes.module("bare", upstream.url))
+    if "bare-uvloop" in names and importlib.util.find_spec("uvloop") is not None:
+        started["bare-uvloop"] = stack.enter_context(processes.module("bare", upstream.url, "uvloop"))
     return started
 
 

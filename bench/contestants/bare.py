@@ -3,7 +3,8 @@
 It governs nothing and records nothing. Its transport has the options that Charter's has (an answer that may still become a
 stream, so that progress could pass), and the client is held by a task of its own that connects again when it is lost.
 
-``python -m bench.contestants.bare UPSTREAM`` prints ``READY URL``.
+``python -m bench.contestants.bare UPSTREAM [uvloop]`` prints ``READY URL``. Without the second word it runs on what the SDK
+depends on, asyncio's own loop; with it on the loop that Charter takes.
 """
 
 from __future__ import annotations
@@ -75,4 +76,4 @@ def build(upstream: str) -> Any:
 
 
 if __name__ == "__main__":
-    serve(build(sys.argv[1]))
+    serve(build(sys.argv[1]), uvloop="uvloop" in sys.argv[2:])

@@ -18,11 +18,18 @@ def listening() -> socket.socket:
     return bound
 
 
-def serve(app: Any) -> None:
+def serve(app: Any, *, uvloop: bool = False) -> None:
     """Serve until a signal; ``READY URL`` goes to standard output once the address is known."""
     bound = listening()
     print(f"READY http://127.0.0.1:{bound.getsockname()[1]}/mcp", flush=True)
     config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="on", access_log=False, log_level="error", timeout_keep_alive=600
+        app,
+        http="h11",
+        loop="uvloop" if uvloop else "asyncio",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="error",
+        timeout_keep_alive=600,
     )
     uvicorn.Server(config).run(sockets=[bound])

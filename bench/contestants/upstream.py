@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from typing import Any
 
@@ -63,4 +64,4 @@ def build() -> ASGIApp:
 
 
 if __name__ == "__main__":
-    serve(build())
+    serve(build(), uvloop=importlib.util.find_spec("uvloop") is not None)
