@@ -321,3 +321,17 @@ def test_what_a_person_would_not_miss_is_no_moment() -> None:
 
 def test_only_real_events_are_moments() -> None:
     assert set(MOMENTS) <= set(PAYLOADS)
+
+
+def test_a_collector_that_takes_traces_only_is_sent_no_metrics() -> None:
+    receiver = Receiver()
+    try:
+        environ = {"CHARTER_TELEMETRY_OTLP_ENDPOINT": receiver.url, "CHARTER_TELEMETRY_OTLP_METRICS": "false"}
+        telemetry = Telemetry.configure(load_settings(environ=environ, cwd=Path("/")), install=False)
+        with telemetry.span(STORE_APPEND):
+            telemetry.decided(DECISION, action="tool.invoke")
+        telemetry.shutdown()
+    finally:
+        receiver.close()
+    assert [span.name for span in receiver.spans] == [STORE_APPEND]
+    assert receiver.instruments == set()

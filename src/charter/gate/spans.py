@@ -46,7 +46,6 @@ class Attr:
 
     OPERATION: Final = "gen_ai.operation.name"
     TOOL: Final = "gen_ai.tool.name"
-    TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
     WORKFLOW_NAME: Final = "gen_ai.workflow.name"
     CONVERSATION: Final = "gen_ai.conversation.id"
     """The workflow's id once more: viewers group traces by it and so show a run as a whole."""

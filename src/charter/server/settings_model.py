@@ -163,10 +163,11 @@ class AuditSection(Model):
 class TelemetrySection(Model):
     """OpenTelemetry: the base URL of an OTLP/HTTP collector (``/v1/traces`` and ``/v1/metrics`` are added).
 
-    None: off.
+    None: off. ``otlp_metrics = false`` for a collector that takes traces only.
     """
 
     otlp_endpoint: Url | None = None
+    otlp_metrics: bool = True
     otlp_headers: dict[str, str] = Field(default_factory=dict, repr=False)
     service_name: str = "charter"
 

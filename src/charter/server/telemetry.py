@@ -294,9 +294,9 @@ def decision_attributes(decision: Decision, action: str) -> dict[str, AttributeV
             Attr.ACTION: action,
             Attr.VERDICT: decision.verdict,
             Attr.CODE: decision.code,
-            Attr.POLICIES: decision.policy_ids,
+            Attr.POLICIES: decision.policy_ids or None,
             Attr.POLICY_SET: decision.policy_set_hash,
-            Attr.OBLIGATIONS: tuple(obligation.name for obligation in decision.obligations),
+            Attr.OBLIGATIONS: tuple(obligation.name for obligation in decision.obligations) or None,
         }
     )
 

@@ -104,7 +104,7 @@ def otlp_spans(settings: Settings) -> SpanExporter:
 
 
 def otlp_metrics(settings: Settings) -> list[MetricReader]:
-    if settings.telemetry.otlp_endpoint is None:
+    if settings.telemetry.otlp_endpoint is None or not settings.telemetry.otlp_metrics:
         return []
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
