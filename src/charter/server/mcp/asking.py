@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import orjson
@@ -25,6 +25,7 @@ from charter.model.base import JsonObject
 from charter.server.mcp.parts import takes_forms
 
 Context = ServerRequestContext[Any, Any]
+ChoiceT = TypeVar("ChoiceT", bound=str)
 KEY: Final = "answer"
 WAIT_SECONDS: Final = 600.0
 """How long a person is waited for; the sealed state of 2026-07-28 lives as long."""
@@ -125,10 +126,10 @@ def memo_of(ctx: Context, kind: str) -> JsonObject | None:
     return memo if state["kind"] == kind else None
 
 
-def chosen(content: JsonObject, field: str, among: tuple[str, ...]) -> str | None:
+def chosen(content: JsonObject, field: str, among: tuple[ChoiceT, ...]) -> ChoiceT | None:
     """The choice that the person made in a form, or None: what is not one of ours is no choice."""
     value = content.get(field)
-    return value if isinstance(value, str) and value in among else None
+    return next((choice for choice in among if choice == value), None)
 
 
 def written(content: JsonObject, field: str, limit: int = 4000) -> str | None:
