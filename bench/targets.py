@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,11 @@ def promises(results: dict[str, Any]) -> Iterator[Promise]:
         yield Promise(text, memory["growth_mb"], MEMORY_MB, True, " MiB")
 
 
+def _median_ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], name: str) -> float:
+    """The median over the rounds of the ratio within a round."""
+    return statistics.median(mine[name] / other[name] for mine, other in zip(ours, theirs, strict=True))
+
+
 def _calls(levels: dict[str, Any]) -> Iterator[Promise]:
     for callers, level in levels.items():
         ours = level.get("charter")
@@ -66,7 +72,7 @@ def _calls(levels: dict[str, Any]) -> Iterator[Promise]:
             yield Promise(text, ours["x_rate"], RATE_OF_BARE, False)
         for rival in RIVALS:
             if rival in level:
-                ratio = ours["per_second"] / level[rival]["per_second"]
+                ratio = _median_ratio(ours["rounds"], level[rival]["rounds"], "per_second")
                 yield Promise(f"governed calls/s at {callers} at once, over {rival}'s", ratio, 1.0, False)
         if callers == "1":
             requests = ours["upstream_requests"]
