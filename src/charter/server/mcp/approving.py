@@ -59,7 +59,7 @@ class Approving:
         self, ctx: Context, principal: Principal, command: cmd.RequestApproval, answered: Answered
     ) -> JsonObject:
         """The person's answer through the gate, under their own identity; then how the proposal stands."""
-        verdict = asking.chosen(answered.content, "decision", _CHOICES)
+        verdict: ApprovalVerdict | None = asking.chosen(answered.content, "decision", _CHOICES)
         person = person_behind(principal)
         if verdict is not None and person is not None:
             decide = cmd.DecideApproval(
