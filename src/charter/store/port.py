@@ -206,6 +206,7 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Migrate and open. Raises ``Misconfigured`` for a file of a newer Charter."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -214,17 +215,21 @@ class Store(Protocol):
 
         ``InvalidInput`` when a part has no canonical form. A caller cancelled meanwhile does not know whether it was written.
         """
+        ...
 
     async def load(
         self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None
     ) -> list[StoredEvent]:
         """A stream's events in order, those with ``version > after_version``."""
+        ...
 
     async def version(self, tenant: str, stream: str) -> int:
         """The stream's version, 0 when there is none."""
+        ...
 
     async def log(self, tenant: str, from_seq: int, limit: int, types: Sequence[str] = ()) -> list[StoredEvent]:
         """The tenant's leaves in order, from ``from_seq``."""
+        ...
 
     async def tenants(self) -> list[str]: ...
 
@@ -232,28 +237,35 @@ class Store(Protocol):
 
     async def leaf_hashes(self, tenant: str, start: int, end: int) -> list[bytes]:
         """RFC 6962 leaf hashes of ``start <= seq < end``."""
+        ...
 
     async def tree_nodes(self, tenant: str, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
         """Hashes of complete subtrees ``(level, index)``; level 0 are leaves. In O(log n) reads each."""
+        ...
 
     async def put_checkpoint(self, tenant: str, size: int, note: bytes) -> None:
         """Keep a signed checkpoint; the same size twice keeps the first."""
+        ...
 
     async def checkpoints(self, tenant: str) -> list[tuple[int, bytes]]:
         """Size and signed note, in order of size."""
+        ...
 
     async def claimed(self, tenant: str, scope: str, key: str) -> str | None:
         """What the claim of this key remembered, or None."""
+        ...
 
     async def unseal(self, tenant: str, ref: str) -> Sealed | None: ...
 
     async def erase(self, tenant: str, ref: str) -> bool:
         """Delete sealed bytes (a person's right); the log and its proofs stay whole."""
+        ...
 
     async def workflow(self, tenant: str, workflow_id: str) -> WorkflowRow | None: ...
 
     async def workflows(self, tenant: str, where: Filter, page: Page) -> tuple[list[WorkflowRow], str | None]:
         """Newest first, with the cursor of the next page or None."""
+        ...
 
     async def approval(self, tenant: str, approval_id: str) -> ApprovalRow | None: ...
 
@@ -265,22 +277,28 @@ class Store(Protocol):
 
     async def running_effects_of_dead_instances(self) -> list[tuple[str, EffectRow]]:
         """``(tenant, row)`` of effects ``running`` under a server process that is no longer alive."""
+        ...
 
     async def waiting_for(self, tenant: str, type: str, after: str, limit: int) -> list[str]:
         """The workflows with a step that waits for signals of this type, in order, after the workflow ``after``."""
+        ...
 
     async def due(self, now: str, limit: int) -> list[Due]: ...
 
     async def next_wake(self) -> str | None:
         """The earliest ``wake_at`` of all, or None."""
+        ...
 
     async def change_token(self) -> int:
         """A number that differs when anybody, in any process, has appended since it was last read. Cheap."""
+        ...
 
     async def put_snapshot(self, tenant: str, stream: str, version: int, shape: int, data: bytes) -> None:
         """A cache of a fold; never the record."""
+        ...
 
     async def snapshot(self, tenant: str, stream: str, shape: int) -> tuple[int, bytes] | None: ...
 
     async def enlist(self, instance: str) -> None:
         """Declare this server process alive until it ends, however it ends (an OS lock, no heartbeat)."""
+        ...
