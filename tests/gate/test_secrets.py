@@ -12,13 +12,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from charter.errors import InvalidInput, NotFound
+from charter.errors import Denied, InvalidInput, NotFound, Unavailable
 from charter.gate import Limits
+from charter.model import commands as cmd
 from charter.server.telemetry import Telemetry
 from charter.store.port import Filter, Page
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting
-from tests.guarantees.world import BOB, Desk, template
+from tests.guarantees.world import AGENT, BOB, OPS, Desk, template
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +102,39 @@ async def test_erasing_a_secret_leaves_the_record_whole(desk: Desk, upstream: Co
     again = await work.approved(TOOL, password=SECRET, note="2")
     assert (await work.run(again)).status == "succeeded"
     assert len(upstream.calls()) == 2
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G7")
+@pytest.mark.guarantee("G8")
+async def test_an_erasure_is_on_record_before_the_bytes_go(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = await desk.session()
+    await work.propose(TOOL, password=SECRET, note="1")
+    ref = (await desk.last(work.workflow_id, "PROPOSAL_MADE"))["sealed_ref"]
+    command = cmd.EraseSealed(ref=ref, reason="Ann asked for it.")
+    for by in (BOB, AGENT.model_copy(update={"roles": ("admin",)}), OPS.model_copy(update={"tenant": "other"})):
+        with pytest.raises((Denied, NotFound)):
+            await desk.gate.handle(by, command)
+    assert await desk.store.unseal("default", ref) is not None
+    assert "SEALED_ERASED" not in await desk.types("tenant:default")
+
+    async def power_cut(_tenant: str, _ref: str) -> bool:
+        raise Unavailable("The disk went away.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.store, "erase", power_cut)
+        with pytest.raises(Unavailable):
+            await desk.gate.handle(OPS, command)
+    assert (await desk.types("tenant:default"))[-1] == "SEALED_ERASED", "interrupted: on record, to be repeated"
+    await desk.gate.handle(OPS, command)
+    assert await desk.store.unseal("default", ref) is None
+    erased = await desk.last("tenant:default", "SEALED_ERASED")
+    assert erased == {"ref": ref, "erased_by": "ops", "reason": "Ann asked for it."}
+    with pytest.raises(NotFound) as gone:
+        await desk.gate.handle(OPS, command)
+    assert gone.value.error_code == "erased"
     await desk.check_record()
 
 

@@ -198,4 +198,5 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "WORKFLOW_CANCELLED": _named("reason"),
     "WORKFLOW_REJECTED": _named("code", "reason"),
     "TOOL_PINNED": _named("tool", "new_hash"),
+    "SEALED_ERASED": lambda data: _join(data.get("ref"), "by", data.get("erased_by"), _quoted(data.get("reason"))),
 }

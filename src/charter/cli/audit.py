@@ -1,4 +1,4 @@
-"""``charter audit log|show|trace|key|checkpoint``: reading the record."""
+"""``charter audit log|show|trace|key|checkpoint|erase``: reading the record, and erasing what is sealed beside it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from charter.cli.output import Json, console, note, page_json, print_fields, pri
 from charter.cli.session import As, Roles, TokenFile, run, run_as, settings, who
 from charter.cli.telling import tell, who_did
 from charter.errors import InvalidInput
+from charter.model.commands import EraseSealed
 from charter.model.principal import Principal
 
 if TYPE_CHECKING:
@@ -186,3 +187,20 @@ def checkpoint(
         return signed
 
     print(run(sign).decode(), end="")
+
+
+@commands.command("erase")
+def erase(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="What an event refers to: sealed_ref or result_ref.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")],
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Erase sealed content for good, for whoever has a right to that; the record stays whole. Takes the role admin."""
+
+    async def work(charter: Charter, caller: Principal) -> Any:
+        return await charter.gate.handle(caller, EraseSealed(ref=ref, reason=reason))
+
+    run_as(who(as_name, role, token_file), work)
+    say(f"{ref} is erased; who did it and why is on record. Copies and backups of the database still have it.")

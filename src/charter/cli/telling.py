@@ -96,4 +96,5 @@ _TOLD: dict[str, Callable[[Event], str]] = {
     "WORKFLOW_CANCELLED": lambda d: f"cancelled: {d.get('reason') or ''}",
     "WORKFLOW_REJECTED": lambda d: f"rejected: {d.get('reason') or ''}",
     "TOOL_PINNED": lambda d: f"{d['tool']} by {d['pinned_by']}: {d['new_hash']}",
+    "SEALED_ERASED": lambda d: f"{d['ref']} by {d['erased_by']}: {d['reason']}",
 }

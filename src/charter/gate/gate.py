@@ -98,6 +98,8 @@ class Gate:
             return await self._signals.send(principal, command, ctx)
         if isinstance(command, cmd.PinTool):
             return await self._runs.pin(principal, command, ctx)
+        if isinstance(command, cmd.EraseSealed):
+            return await self._runs.erase(principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
             return await self._agents.handle(principal, command, ctx)
         if isinstance(command, cmd.DecideApproval):

@@ -1,4 +1,4 @@
-"""The commands of people and of the engine: decide, cancel, advance, grant, resolve, pin."""
+"""The commands of people and of the engine: decide, cancel, advance, grant, resolve, pin, erase."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from charter.errors import CharterError, InvalidInput, NotFound
 from charter.gate import outcomes
 from charter.gate.grants import check_bounds
 from charter.gate.parts import CallContext
+from charter.gate.uninterrupted import uninterrupted
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.ids import Mint
@@ -17,7 +18,7 @@ from charter.model.principal import Principal
 from charter.workflows import decide as rules
 from charter.workflows import facts as facts_of
 from charter.workflows.decide import runnable_steps
-from charter.workflows.draft import Call, Draft
+from charter.workflows.draft import Call, Draft, policy_event
 from charter.workflows.state import State
 from charter.workflows.views import context
 
@@ -151,3 +152,32 @@ class RunCommands:
         )
         await self._gate.record_outside(principal, [ev.Event(type="TOOL_PINNED", time="", data=data)], ctx)
         return command.new_hash
+
+    async def erase(self, principal: Principal, command: cmd.EraseSealed, ctx: CallContext) -> str:
+        """On record first: a crash in between leaves the bytes, and the same command again deletes them.
+
+        Raises ``Denied`` (on record), ``NotFound`` (``erased``) where nothing is sealed under the reference.
+        """
+        tenant = principal.tenant
+        facts = Facts(
+            principal=principal, action="record.erase", resource_type="Ledger", resource_id=tenant, tenant=tenant
+        )
+        decision = self._gate.prepare.evaluate(facts)
+        if decision.verdict != "permit":
+            await self._gate.refuse_outside(principal, facts, decision, ctx)
+        if await self._gate.parts.store.unseal(tenant, command.ref) is None:
+            raise NotFound(f"Nothing is sealed under {command.ref!r}; it may be erased already.", code="erased")
+        data = ev.SealedErased(ref=command.ref, erased_by=principal.id, reason=command.reason)
+        events = [
+            ev.Event(type="POLICY_DECISION", time="", data=policy_event(facts, decision)),
+            ev.Event(type="SEALED_ERASED", time="", data=data),
+        ]
+
+        async def carry_out() -> None:
+            await self._gate.record_outside(principal, events, ctx)
+            await self._gate.parts.store.erase(tenant, command.ref)
+
+        _, left = await uninterrupted(carry_out())
+        if left is not None:
+            raise left
+        return command.ref

@@ -207,6 +207,14 @@ class PinTool(Model):
     new_hash: str
 
 
+class EraseSealed(Model):
+    """Delete what is sealed under ``ref``, for good (a person's right). The record keeps the reference and its digest."""
+
+    kind: Literal["erase_sealed"] = "erase_sealed"
+    ref: ShortText
+    reason: LongText
+
+
 Command = (
     StartWorkflow
     | ProposeAction
@@ -228,4 +236,5 @@ Command = (
     | SendSignal
     | DeliverSignal
     | PinTool
+    | EraseSealed
 )

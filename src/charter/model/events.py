@@ -263,6 +263,14 @@ class ToolPinned(Model):
     pinned_by: str
 
 
+class SealedErased(Model):
+    """Sealed content was asked to be deleted; on the tenant's stream, durable before the bytes are gone."""
+
+    ref: str
+    erased_by: str
+    reason: str
+
+
 PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_STARTED": WorkflowStarted,
     "WORKFLOW_STEP": WorkflowStep,
@@ -289,6 +297,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_PAUSED": WorkflowHeld,
     "WORKFLOW_RESUMED": WorkflowHeld,
     "TOOL_PINNED": ToolPinned,
+    "SEALED_ERASED": SealedErased,
 }
 
 ENDINGS = ("WORKFLOW_COMPLETED", "WORKFLOW_FAILED", "WORKFLOW_CANCELLED", "WORKFLOW_REJECTED")

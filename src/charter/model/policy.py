@@ -28,6 +28,7 @@ Action = Literal[
     "signal.send",
     "tool.pin",
     "audit.read",
+    "record.erase",
 ]
 """One verb per command; Cedar sees ``Charter::Action::"tool.invoke"``. Proposing is asked as ``tool.invoke``: would it run?"""
 

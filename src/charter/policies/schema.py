@@ -35,6 +35,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "signal.send": ("Ledger", "Workflow"),
     "tool.pin": ("Tool",),
     "audit.read": ("Ledger", "Workflow"),
+    "record.erase": ("Ledger",),
 }
 """Which resource types a request with each verb may name."""
 
