@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from charter.errors import CharterError, Denied, InvalidInput, NotFound, Refused
 from charter.model import commands as cmd
+from charter.model.effect import Effect, EffectOutcome
 from charter.model.principal import Channel, Principal
+from charter.model.tool import DryRun, Quarantine, ToolManifest
 from charter.tools.runner import Runner
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting, Governed
@@ -103,6 +105,59 @@ async def test_an_edit_is_a_new_call_evaluated_and_asked_about_anew(desk: Desk, 
     await desk.decide(replacement, by=CAT)
     assert (await work.run(new)).status == "succeeded"
     assert [(call["account"], call["cents"]) for call in upstream.calls()] == [("acme", 1)]
+    await desk.check_record()
+
+
+class Previewed(Governed):
+    """The tools, of which charging has a preview."""
+
+    def __init__(self, tools: Governed) -> None:
+        self._tools = tools
+
+    def find(self, name: str) -> ToolManifest | None:
+        found = self._tools.find(name)
+        if found is None or name != "counter__charge":
+            return found
+        return found.model_copy(update={"dry_run": DryRun(tool="read")})
+
+    def quarantine(self, name: str) -> Quarantine | None:
+        return self._tools.quarantine(name)
+
+    def all(self) -> tuple[ToolManifest, ...]:
+        return self._tools.all()
+
+
+class Previewing:
+    """A runner whose previews say what they are of, and take a while: the run goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.meanwhile: Callable[[], Awaitable[Any]] | None = None
+
+    async def run(self, effect: Effect, **_: Any) -> EffectOutcome:
+        return EffectOutcome(status="succeeded")
+
+    async def preview(self, manifest: ToolManifest, arguments: Any) -> str | None:
+        self.asked.append(arguments)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        return f"would charge {arguments['cents']}"
+
+
+async def test_an_edited_call_is_shown_with_its_own_preview(opened: Open, tools: tuple[Governed, Runner]) -> None:
+    runner = Previewing()
+    desk = await opened(tools=Previewed(tools[0]), runner=runner)
+    work = await desk.session()
+    _, approval_id = await work.asked("counter__charge", **CHARGE)
+    edit: dict[str, Any] = {"edited_arguments": {"account": "acme", "cents": 1}}
+    with pytest.raises(Denied):
+        await desk.decide(approval_id, "edit", by=STRANGER, **edit)
+    assert [asked["cents"] for asked in runner.asked] == [5], "who may not edit has nothing called"
+    runner.meanwhile = lambda: work.propose("counter__read", what="a")  # would wait for ever if the run was locked
+    await desk.decide(approval_id, "edit", **edit)
+    replacement = next(b.approval_id for b in (await work.context()).blocked_by if b.approval_id)
+    view = await desk.queries.approval(CAT, replacement)
+    assert view.request.preview == "would charge 1"
     await desk.check_record()
 
 

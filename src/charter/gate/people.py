@@ -17,6 +17,7 @@ from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.workflows import decide as rules
 from charter.workflows import facts as facts_of
+from charter.workflows.approvals import refusal_of
 from charter.workflows.decide import runnable_steps
 from charter.workflows.draft import Call, Draft, policy_event
 from charter.workflows.state import State
@@ -35,6 +36,8 @@ class RunCommands:
     async def decide(
         self, principal: Principal, command: cmd.DecideApproval, workflow_id: str, ctx: CallContext
     ) -> Any:
+        preview = await self._preview_of_edit(principal, command, workflow_id)
+
         async def make(state: State, now: str, mint: Mint) -> Draft:
             approval = state.approvals.get(command.approval_id)
             if approval is None:
@@ -42,10 +45,28 @@ class RunCommands:
             facts = facts_of.decide_facts(state, principal, approval, command.channel, command.decision)
             decision = self._gate.prepare.evaluate(facts)
             edited = await self._edited(state, command, approval.request.proposal_id, now)
+            if edited is not None and preview is not None:
+                edited = outcomes.with_preview(edited, preview)
             given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision, call=edited)
             return rules.decide(state, command, given)
 
         return (await self._gate.transact(principal, workflow_id, make, ctx)).reply
+
+    async def _preview_of_edit(self, principal: Principal, command: cmd.DecideApproval, workflow_id: str) -> str | None:
+        """What the edited call would do, for who may edit it; fetched before the run is locked, as for a first request."""
+        state = await self._gate.states.fresh(principal.tenant, workflow_id) if command.decision == "edit" else None
+        approval = state.approvals.get(command.approval_id) if state else None
+        now = self._gate.moment()[0]
+        if state is None or approval is None or now >= approval.request.expires_at:
+            return None
+        facts = facts_of.decide_facts(state, principal, approval, command.channel, command.decision)
+        may = self._gate.parts.evaluator.evaluate(facts).verdict == "permit"
+        if not may or refusal_of(principal, command, approval) is not None:
+            return None
+        call = await self._edited(state, command, approval.request.proposal_id, now)
+        if call is None or call.decision.verdict != "require_approval" or call.manifest.dry_run is None:
+            return None
+        return await self._gate.parts.runner.preview(call.manifest, call.arguments)
 
     async def _edited(
         self, state: State, command: cmd.DecideApproval, proposal_id: str | None, now: str
