@@ -155,3 +155,27 @@ def test_credentials_of_upstreams_are_referred_to_and_never_written(project: Pro
     assert project.ok("secret", "list", "--json").json["items"] == ["box"]
     project.ok("secret", "remove", "box")
     assert project.here("secret", "remove", "box").code == 1
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b", "a__b", "", "x" * 65, "-x", "\u00e9"])
+def test_a_name_that_no_upstream_may_have_is_a_usage_error(project: Project, name: str) -> None:
+    done = project.charter("upstream", "add", "--url", "http://127.0.0.1:9/mcp", "--", name)
+    assert done.code == 2, done.both
+    assert "Next: " in done.err
+
+
+def test_two_tools_whose_names_become_one_do_not_keep_the_others_out(project: Project, tmp_path: Path) -> None:
+    file = tmp_path / "box_server.py"
+    both = [
+        '@server.tool(name="a b")\ndef one() -> str:\n    return "1"\n',
+        '@server.tool(name="a_b")\ndef two() -> str:\n    return "2"\n',
+    ]
+    twice = "\n" + "\n".join(both)
+    offer(file, peek="Look into the box.", more=twice)
+    done = project.ok("upstream", "add", "box", "--", sys.executable, str(file))
+    assert "left out: a_b: a b has the name box__a_b already" in done.out
+    assert {item["name"] for item in project.ok("tools", "list", "box", "--json").json["items"]} == {
+        "box__a_b",
+        "box__peek",
+        "box__wipe",
+    }

@@ -74,6 +74,18 @@ async def test_a_person_who_asked_cannot_decide(desk: Desk) -> None:
     await desk.check_record()
 
 
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("spelling", ["Boss", "BOSS", "\uff42\uff4f\uff53\uff53"])
+async def test_another_spelling_of_a_name_is_the_same_person(desk: Desk, spelling: str) -> None:
+    boss = Principal(id="boss", kind="human", roles=("approver",))
+    work = await desk.session(by=boss)
+    proposal_id, approval_id = await work.asked("counter__write_idempotent", **WRITE)
+    with pytest.raises(Denied) as denied:
+        await desk.decide(approval_id, by=boss.model_copy(update={"id": spelling}))
+    assert denied.value.error_code == "own_action"
+    assert (await work.run(proposal_id)).status == "pending_approval"
+
+
 @pytest.mark.guarantee("G3")
 async def test_a_decision_on_something_else_than_what_was_seen_is_refused(desk: Desk) -> None:
     work = await desk.session()

@@ -57,6 +57,7 @@ def add(
     from charter.tools.adding import discover, propose
 
     config = settings()
+    _check_name(name)
     target = manifests_folder(config) / f"{name}{SUFFIX}"
     if target.exists() and not replace:
         raise InvalidInput(
@@ -73,6 +74,21 @@ def add(
         print_json({"path": str(accepted.path), "tools": upstream.tools, "left_out": left_out})
         return
     _tell_added(upstream, left_out, accepted)
+
+
+def _check_name(name: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from charter.manifests.tool_files import ServerName
+
+    try:
+        TypeAdapter(ServerName).validate_python(name)
+    except ValidationError:
+        raise InvalidInput(
+            "An upstream's name is up to 64 letters, digits, dots, hyphens and single underscores, a letter or digit first.",
+            code="bad_upstream_name",
+            next_step="Choose another name; its tools become NAME__tool.",
+        ) from None
 
 
 def _tell_added(upstream: UpstreamManifest, left_out: tuple[str, ...], accepted: Accepted) -> None:

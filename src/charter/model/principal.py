@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Literal
 
 from charter.model.base import Model
@@ -32,6 +33,11 @@ class Principal(Model):
         if self.acts_for:
             out["acts_for"] = self.acts_for
         return out
+
+
+def person_key(id_: str) -> str:
+    """What separation of duties compares: ``ann``, ``Ann`` and full-width letters are one person under three spellings."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", id_).casefold())
 
 
 def service(name: str, tenant: str) -> Principal:

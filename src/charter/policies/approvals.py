@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from cedarpy import pst
 
 from charter.model.policy import Approved, Facts, Obligation
-from charter.model.principal import Channel
+from charter.model.principal import Channel, person_key
 from charter.policies.notes import MAX_APPROVERS, channels, role
 from charter.policies.syntax import walk
 
@@ -100,7 +100,7 @@ def counted(facts: Facts) -> list[Approved]:
 
 
 def _counts(approval: Approved, requester: str) -> bool:
-    if approval.approver == requester or approval.approver.startswith("charter:"):
+    if person_key(approval.approver) == person_key(requester) or approval.approver.startswith("charter:"):
         return False
     if approval.kind is None:
         return approval.channel not in ("api", "template")

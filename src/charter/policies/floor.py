@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from charter.model.policy import Decision, Facts
+from charter.model.principal import person_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ GUARANTEES = (
         broken_by=lambda facts: (
             facts.action == "approval.decide"
             and facts.approval is not None
-            and facts.approval.requested_by == facts.principal.id
+            and person_key(facts.approval.requested_by) == person_key(facts.principal.id)
         ),
     ),
 )

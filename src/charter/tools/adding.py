@@ -58,15 +58,22 @@ def propose(
     server: str, connection: StdioConnection | HttpConnection, offered: Iterable[Mapping[str, Any]]
 ) -> tuple[UpstreamManifest, tuple[str, ...]]:
     """A manifest for the upstream with every tool that can be governed, and why the others cannot."""
-    tools: list[ToolManifest] = []
+    tools: dict[str, ToolManifest] = {}
     left_out: list[str] = []
     for tool in offered:
         try:
             compile_schema(tool["inputSchema"], what=f"The input schema of {tool['name']}")
-            tools.append(propose_manifest(server, tool))
+            manifest = propose_manifest(server, tool)
+            if manifest.name in tools:
+                left_out.append(
+                    f"{tool['name']}: {tools[manifest.name].upstream_name} has the name {manifest.name} already"
+                )
+            else:
+                tools[manifest.name] = manifest
         except Exception as error:
             left_out.append(f"{tool['name']}: {describe(error)}")
-    return UpstreamManifest(server=server, connection=connection, tools=_with_previews(tools)), tuple(left_out)
+    proposed = _with_previews(list(tools.values()))
+    return UpstreamManifest(server=server, connection=connection, tools=proposed), tuple(left_out)
 
 
 def repin(manifest: ToolManifest, offered: Mapping[str, Any]) -> ToolManifest:

@@ -7,6 +7,7 @@ of it is kept or logged. A child process gets the variables that its manifest na
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,6 +31,18 @@ from charter.tools.http_guard import GuardedTransport
 CONNECT_SECONDS = 10.0
 STDERR_KEPT = 4096
 CLIENT_INFO = types.Implementation(name="charter", version=charter.__version__)
+
+
+class _WithoutWhatWasRead(logging.Filter):
+    """The SDK logs a line or event that is no message with the error that quotes it; a quote may hold a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+
+for _name in ("mcp.client.stdio", "mcp.client.streamable_http", "mcp.client.session", "client"):
+    logging.getLogger(_name).addFilter(_WithoutWhatWasRead())
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from charter.errors import CharterError, Denied, NotFound, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval import Requirement
-from charter.model.principal import Principal
+from charter.model.principal import Principal, person_key
 from charter.model.reply import Decided
 from charter.workflows import calls, steps
 from charter.workflows.draft import Call, Draft
@@ -24,7 +24,7 @@ def still_needed(
     out = []
     for item in requirements:
         people = {
-            decision.decided_by
+            person_key(decision.decided_by)
             for decision in decisions
             if decision.decision == "approve"
             and (item.role is None or item.role in decision.roles)
@@ -51,7 +51,7 @@ def refusal_of(person: Principal, command: cmd.DecideApproval, approval: Approva
             code="agent_cannot_decide",
             next_step="A person decides, with a credential of their own: the command line, or a prompt of their client.",
         )
-    if person.id == request.requested_by:
+    if person_key(person.id) == person_key(request.requested_by):
         return Denied("Nobody approves their own action.", code="own_action", next_step="Ask somebody else to decide.")
     if command.digest is not None and command.digest != request.digest:
         return Refused(
@@ -60,7 +60,8 @@ def refusal_of(person: Principal, command: cmd.DecideApproval, approval: Approva
             next_step="Read the approval again and decide on what it shows now.",
         )
     if command.decision == "approve" and any(
-        item.decided_by == person.id and item.decision == "approve" for item in approval.decisions
+        person_key(item.decided_by) == person_key(person.id) and item.decision == "approve"
+        for item in approval.decisions
     ):
         return Refused("You approved this already; another person is needed.", code="already_decided_by_you")
     if command.decision == "edit" and not request.allow_edit:
