@@ -16,7 +16,7 @@ def test_a_paused_run_runs_no_step_and_says_who_resumes_it() -> None:
     assert (run.context().status, run.context().blocked_by[0].what) == ("paused", "operator")
     run.hold(False)
     assert rules.runnable_steps(run.state) == ["go"]
-    assert run.context().status == "waiting"
+    assert run.context().status == "running"
 
 
 def test_outcomes_and_answers_are_recorded_and_open_nothing_until_it_is_resumed() -> None:

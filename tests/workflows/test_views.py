@@ -21,7 +21,7 @@ def test_an_agent_sees_what_it_may_do_and_how() -> None:
 def test_somebody_else_sees_whom_the_run_waits_for() -> None:
     run = Run().start()
     seen = run.context(OTHER_AGENT)
-    assert (seen.status, seen.invocations) == ("waiting", ())
+    assert (seen.status, seen.invocations) == ("running", ())
     assert [(item.what, item.who) for item in seen.blocked_by] == [("agent", AGENT.id)]
     assert AGENT.id in seen.next_step
 

@@ -24,7 +24,9 @@ WorkflowId = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflo
 
 @commands.command("list")
 def list_(
-    status: Annotated[str | None, typer.Option("--status", help="running, completed, failed, cancelled, …")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="running, waiting, paused, completed, failed, …")
+    ] = None,
     template: Annotated[str | None, typer.Option("--template", help="name@version")] = None,
     owner: Annotated[str | None, typer.Option("--owner", help="The person whom the run serves.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,

@@ -16,7 +16,7 @@ from charter.workflows.decide import wake_at
 from charter.workflows.draft import Draft
 from charter.workflows.signals import waiting
 from charter.workflows.state import State
-from charter.workflows.views import blocked_on
+from charter.workflows.views import blocked_on, status_of
 
 _ROW_EVENTS = frozenset({"TOOL_INVOKE", "TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED"})
 
@@ -77,7 +77,11 @@ def _listed_differently(before: State, after: State, events: list[ev.Event]) -> 
     """A call that begins and ends changes no list: the hot path writes no row for it but the effect's."""
     if before.version == 0:
         return True
-    if before.status != after.status or before.steps is not after.steps or before.approvals is not after.approvals:
+    if (
+        status_of(before) != status_of(after)
+        or before.steps is not after.steps
+        or before.approvals is not after.approvals
+    ):
         return True
     if before.invocations.keys() != after.invocations.keys():
         return True
@@ -90,7 +94,7 @@ def _workflow_row(state: State) -> WorkflowRow:
     return WorkflowRow(
         workflow_id=state.workflow_id,
         template=state.template,
-        status=state.status,
+        status=status_of(state),
         owner=state.owner,
         purpose=state.purpose,
         case_id=state.case_id,

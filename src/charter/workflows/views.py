@@ -20,14 +20,13 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
     blockers = blocked_by(state)
     invocations = open_invocations(state, template, principal, now)
     current = next((key for key, step in reversed(state.steps.items()) if step.status == "open"), None)
-    status = "waiting" if state.moving and blockers and not invocations else state.status
     return WorkflowContext.model_validate(
         {
             "workflow_id": state.workflow_id,
             "tenant_id": state.tenant,
             "actor": principal.actor(),
             "template": state.template,
-            "status": status,
+            "status": status_of(state),
             "purpose": state.purpose,
             "case_id": state.case_id,
             "dry_run": state.dry_run,
@@ -72,6 +71,20 @@ def _instructions(step: AgentStep, state: State) -> str:
         return expressions.as_text(expressions.render(step.instructions, state.scope()))
     except CharterError:  # it had a value when the step opened; another branch has changed what it reads
         return step.instructions
+
+
+_WAITS = frozenset({"approval", "review", "effect_in_doubt", "signal", "timer"})
+
+
+def status_of(state: State) -> str:
+    """The run's status, the same for all who look and in lists.
+
+    ``waiting``: it cannot go on until a person answers, a signal comes or a time is there. While an agent holds an open step, a
+    tool call runs or Charter itself has the next step, it is ``running``.
+    """
+    if not state.moving or any(item.status == "open" for item in state.invocations.values()):
+        return state.status
+    return "waiting" if all(item.what in _WAITS for item in blocked_by(state)) else state.status
 
 
 def blocked_by(state: State) -> tuple[Blocker, ...]:
