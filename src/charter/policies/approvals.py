@@ -44,7 +44,7 @@ class Wanted:
     def met_by(self, approvals: Iterable[Approved]) -> bool:
         """Whether enough distinct people among these approvals fit."""
         people = {
-            approval.approver
+            person_key(approval.approver)
             for approval in approvals
             if (self.role is None or self.role in approval.roles)
             and (self.channels is None or approval.channel in self.channels)
