@@ -211,6 +211,13 @@ async def test_a_command_that_fails_tells_the_operator_what_it_said(tmp_path: Pa
         await discover("x", connection, NOTHING)
 
 
+async def test_a_server_that_is_not_there_is_told_in_one_sentence() -> None:
+    with pytest.raises(Unavailable) as caught:
+        await discover("x", HttpConnection(url="http://127.0.0.1:9/mcp"), NOTHING)
+    assert caught.value.message.endswith("(ConnectError).")
+    assert ".." not in caught.value.message
+
+
 async def test_an_http_server_that_redirects_or_refuses_is_not_followed(tmp_path: Path) -> None:
     elsewhere: list[bytes] = []
 

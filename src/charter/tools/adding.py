@@ -47,7 +47,7 @@ async def discover(
     except Exception as error:
         said = f" Its standard error ended with: {stderr.text()[-500:]}" if stderr.text() else ""
         raise Unavailable(
-            f"The upstream {server} could not be asked: {describe(error)}.{said}",
+            f"The upstream {server} could not be asked: {describe(error).rstrip('.')}.{said}",
             code="upstream_unavailable",
             next_step="Check the command or URL and its credentials by hand, then try again.",
         ) from None
