@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -238,3 +239,22 @@ async def test_what_people_allowed_a_step_that_was_skipped_holds_nothing_up(
     assert (await later.queries.workflow(ANN, run.workflow_id)).status == "completed"
     assert [call["tool"] for call in upstream.calls()] == ["read"]
     await later.check_record()
+
+
+async def test_a_mistake_of_charters_own_is_logged_without_its_words(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = await opened(templates=(CHAIN,))
+    run = await desk.start("chain", input={"what": "acme"})
+
+    words = "bad argument: hunter2"
+
+    async def broken(*_: Any) -> int:
+        raise ValueError(words)
+
+    monkeypatch.setattr(desk.store, "version", broken)
+    with caplog.at_level(logging.DEBUG):
+        await desk.engine.settle()
+    assert f"workflow {run.workflow_id} could not be driven: ValueError" in caplog.text
+    assert "embedded.py" in caplog.text, "the place"
+    assert "hunter2" not in caplog.text

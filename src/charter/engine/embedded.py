@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -128,8 +129,10 @@ class EmbeddedEngine:
             except CharterError as error:
                 logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
                 moved = False
-            except Exception:
-                logger.exception("workflow %s could not be driven", due.workflow_id)
+            except Exception as error:
+                # The kind and the places, never the text: it may quote an argument.
+                where = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("workflow %s could not be driven: %s\n%s", due.workflow_id, type(error).__name__, where)
                 moved = False
         if not moved:
             self._resting[due] = asyncio.get_running_loop().time() + STUCK_SECONDS
