@@ -138,6 +138,35 @@ async def test_a_hole_in_the_file_is_told_and_not_read_over(store: SqliteStore, 
     assert len(await store.load("acme", "wf_1", 250)) == 140
 
 
+async def test_a_text_that_cannot_be_read_is_damage_and_is_not_quoted(store: SqliteStore, path: Path) -> None:
+    await store.append(a_batch("wf_1", events=3))
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("DROP TRIGGER events_no_update")
+        raw.execute("UPDATE events SET type = CAST(x'ff736563726574' AS TEXT) WHERE version = 2")
+    raw.close()
+    for reading in (store.log("acme", 0, 10), store.log("acme", 0, 1000), store.load("acme", "wf_1")):
+        with pytest.raises(IntegrityError) as caught:
+            await reading
+        assert caught.value.error_code == "store_damaged"
+        assert "secret" not in str(caught.value)
+
+
+def damage_schema(path: Path) -> None:
+    """What SQLite then says of it quotes bytes that are no text."""
+    whole = path.read_bytes()
+    assert b"CREATE TABLE checkpoints" in whole
+    path.write_bytes(whole.replace(b"CREATE TABLE checkpoints", b"CREATE TABL\xff checkpoints"))
+
+
+async def test_a_damaged_schema_is_an_integrity_failure(path: Path) -> None:
+    await make_and_close(path)
+    damage_schema(path)
+    with pytest.raises(IntegrityError) as caught:
+        await SqliteStore(path).open()
+    assert caught.value.error_code == "store_damaged"
+
+
 async def test_a_lock_held_too_long_is_told_and_later_appends_go_on(store: SqliteStore, path: Path) -> None:
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("BEGIN IMMEDIATE")

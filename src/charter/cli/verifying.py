@@ -66,10 +66,7 @@ def _key(text: str) -> str:
 
 
 def _verify_own(workflow_id: str | None, trusted: list[str], extra: Sequence[Path]) -> Report:
-    try:
-        return run(lambda charter: _verify_store(charter, workflow_id, trusted, extra))
-    except UnicodeDecodeError:  # what SQLite said of the damage is damaged as well
-        raise IntegrityError("The store's file is damaged.", code="store_damaged") from None
+    return run(lambda charter: _verify_store(charter, workflow_id, trusted, extra))
 
 
 async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list[str], extra: Sequence[Path]) -> Report:

@@ -91,11 +91,18 @@ def translate(error: BaseException, *, committing: bool = False) -> CharterError
         return error
     if isinstance(error, sqlite3.IntegrityError):
         return Conflict(f"The store refuses it: {error}.", code="constraint")
+    if isinstance(error, UnicodeDecodeError) or _undecodable(error):  # never the text: it is somebody's
+        return IntegrityError("The store's file is damaged: a text in it is not UTF-8.", code="store_damaged")
     if isinstance(error, (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError)):
         return InvalidInput(f"The store cannot hold a value: {type(error).__name__}.", code="unstorable")
     if isinstance(error, (TypeError, OverflowError)):
         return InvalidInput(f"The store cannot hold a value: {type(error).__name__}.", code="unstorable")
     return _of_the_file(error, committing)
+
+
+def _undecodable(error: BaseException) -> bool:
+    """A column's text is not UTF-8. It is Python's module that says so, with no code of SQLite's."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
 def _of_the_file(error: BaseException, committing: bool) -> CharterError:

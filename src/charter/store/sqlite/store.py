@@ -95,7 +95,7 @@ class SqliteStore:
             except BaseException:
                 connection.close()
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's own words about a damaged schema may be damaged
             raise translate(error) from None
         return Writer(connection), readers
 
