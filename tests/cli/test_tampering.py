@@ -115,6 +115,25 @@ def test_a_log_that_was_cut_off_is_found(recorded: Recorded) -> None:
     assert f"The first bad event is number {size - 4}" in done.err
 
 
+def test_a_log_rewritten_whole_is_neither_verified_nor_signed_anew(recorded: Recorded) -> None:
+    """Who can write the database but holds no key: leaf, hashes and tree made anew, all checkpoints dropped."""
+    project = recorded.project
+    project.ok("audit", "checkpoint")
+    raw = open_raw(project.database)
+    edited_with_its_hash(raw)
+    columns = [row[1] for row in raw.execute("PRAGMA table_info(events)")]
+    if "leaf_hash" in columns:
+        for pos, leaf in raw.execute("SELECT pos, leaf FROM events").fetchall():
+            raw.execute("UPDATE events SET leaf_hash = ? WHERE pos = ?", (leaf_hash(leaf), pos))
+    raw.execute("DELETE FROM checkpoints")
+    raw.close()
+    assert project.charter("audit", "verify").code == 3
+    signed = project.charter("audit", "checkpoint")
+    assert signed.code == 3, signed.both
+    assert "does not extend the last checkpoint" in signed.err
+    assert project.charter("audit", "verify").code == 3, "nothing was signed that would cover the forgery"
+
+
 def test_an_insertion_is_found(recorded: Recorded) -> None:
     raw = open_raw(recorded.project.database)
     columns = [row[1] for row in raw.execute("PRAGMA table_info(events)")]

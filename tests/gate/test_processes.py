@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
+from pydantic import TypeAdapter
 
 from charter.errors import CharterError, Conflict, Denied, Refused
 from charter.gate import Limits
 from charter.gate.loading import event_of
-from charter.workflows.state import State, fold
+from charter.workflows.state import SHAPE, State, fold
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting
 from tests.guarantees.world import BOB, CAT, OTHER_AGENT, Desk
@@ -119,3 +120,18 @@ async def test_a_snapshot_is_the_fold_of_the_log_and_only_a_cache(opened: Open) 
     await desk.store.put_snapshot("default", work.workflow_id, version + 1, 1, b"{not json")
     another = await opened()
     assert await another.gate.states.fresh("default", work.workflow_id) == fold(start, stored)
+
+
+async def test_a_snapshot_that_another_hand_wrote_is_not_believed(opened: Open) -> None:
+    """Who can write the database could else put an approval into a state that the log does not hold."""
+    desk = await opened(limits=Limits(snapshot_every=2))
+    work = await desk.session()
+    for n in range(3):
+        await work.invoke("counter__read", what=f"{n}")
+    await desk.gate.states.settle()
+    stored = [event_of(item) for item in await desk.store.load("default", work.workflow_id)]
+    true = fold(State(workflow_id=work.workflow_id, tenant="default"), stored)
+    forged = TypeAdapter(State).dump_json(replace(true, owner="mallory", version=true.version))
+    await desk.store.put_snapshot("default", work.workflow_id, true.version, SHAPE, forged)
+    other = await opened()
+    assert await other.gate.states.fresh("default", work.workflow_id) == true

@@ -133,9 +133,11 @@ async def _stored_hashes(charter: Charter, start: int, end: int) -> list[bytes] 
 
 def _kept_elsewhere(charter: Charter, extra: Sequence[Path]) -> list[SizedNote]:
     from charter.audit.verify import SizedNote
+    from charter.server.app import kept_notes
 
     published = charter.settings.audit.publish_file
-    files = [*extra, *([published] if published is not None and published.is_file() else [])]
+    kept = kept_notes(charter.settings).path(charter.settings.tenant)
+    files = [*extra, *(file for file in (published, kept) if file is not None and file.is_file())]
     return [SizedNote(text) for file in files for text in split_notes(file.read_bytes())]
 
 
@@ -279,7 +281,8 @@ def _print(report: Report) -> None:
     if rest > 0:
         say(f"… and {rest} findings more")
     if report.ok:
-        say("✓ Everything verifies: order, hashes, signatures, and the rules of every run.")
+        signed = "signatures, " if report.checkpoints else ""
+        say(f"✓ Everything verifies: order, hashes, {signed}and the rules of every run.")
         if report.covered < report.size:
             note(
                 f"Events {report.covered} to {report.size - 1} wait for the next checkpoint; "

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
-from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint
-from charter.errors import CharterError
-from charter.store.port import Store
+from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint, verify_checkpoint
+from charter.audit.merkle import consistency_plan, verify_consistency
+from charter.errors import CharterError, IntegrityError
+from charter.store.port import Store, TreeHead
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +18,19 @@ Publish = Callable[[str, bytes], None]
 """Takes the tenant and the signed note; writes it where this database's administrator cannot rewrite it."""
 
 
+class Kept(Protocol):
+    """Remembers the newest signed note of each tenant where whoever can write the database cannot write."""
+
+    def newest(self, tenant: str) -> bytes | None: ...
+
+    def keep(self, tenant: str, note: bytes) -> None: ...
+
+
 class Checkpointer:
-    """Checkpoints every tenant's log."""
+    """Checkpoints every tenant's log, and signs nothing that does not extend what it signed before.
+
+    Without that memory whoever can write the database, but holds no key, could rewrite the log and have it signed anew.
+    """
 
     def __init__(
         self,
@@ -27,17 +40,23 @@ class Checkpointer:
         every_events: int = 1000,
         every_seconds: float = 60.0,
         publish: Publish | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._store = store
         self._signer_of = signer_of
         self._every_events = every_events
         self._every_seconds = every_seconds
         self._publish = publish
+        self._kept = kept
         self._sizes: dict[str, int] = {}
 
     async def checkpoint(self, tenant: str) -> bytes | None:
-        """Sign the head now; None when nothing was added since the last one."""
+        """Sign the head now; None when nothing was added since the last one.
+
+        Raises ``IntegrityError`` (``log_rewritten``) when the log does not extend the last checkpoint that was signed.
+        """
         head = await self._store.head(tenant)
+        await self._check_extends(tenant, head)
         if head.size == 0 or head.size == await self._last(tenant):
             return None
         note = sign_checkpoint(
@@ -45,9 +64,29 @@ class Checkpointer:
         )
         await self._store.put_checkpoint(tenant, head.size, note)
         self._sizes[tenant] = head.size
+        if self._kept is not None:
+            self._kept.keep(tenant, note)
         if self._publish is not None:
             self._publish(tenant, note)
         return note
+
+    async def _check_extends(self, tenant: str, head: TreeHead) -> None:
+        note = self._kept.newest(tenant) if self._kept is not None else None
+        if note is None:
+            return
+        last = verify_checkpoint(note, [self._signer_of(tenant).key], origin_of(tenant)).checkpoint
+        if last.size <= head.size:
+            plan = consistency_plan(last.size, head.size)
+            proof = plan.build(await self._store.tree_nodes(tenant, plan.wanted))
+            if verify_consistency(last.size, last.root, head.size, head.root, proof):
+                return
+        raise IntegrityError(
+            f"The log of tenant {tenant} ({head.size} events) does not extend the last checkpoint that was signed "
+            f"({last.size} events): it was rewritten or cut.",
+            code="log_rewritten",
+            next_step="Keep the files as they are and run `charter audit verify`. If you restored a backup on purpose, "
+            "see docs/operations.md.",
+        )
 
     async def _last(self, tenant: str) -> int:
         if tenant not in self._sizes:
@@ -61,7 +100,7 @@ class Checkpointer:
             try:
                 await self.checkpoint(tenant)
             except (CharterError, OSError) as error:
-                logger.warning("checkpoint of %s failed: %s", tenant, error)
+                logger.error("checkpoint of %s failed: %s", tenant, error)
 
     async def run(self) -> None:
         """Until cancelled; the last one is signed on the way out."""

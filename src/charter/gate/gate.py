@@ -49,7 +49,10 @@ class Gate:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.states = States(
-            parts.store, capacity=parts.limits.cached_workflows, snapshot_every=parts.limits.snapshot_every
+            parts.store,
+            parts.sealer,
+            capacity=parts.limits.cached_workflows,
+            snapshot_every=parts.limits.snapshot_every,
         )
         self.prepare = Preparer(parts)
         self.templates = KnownTemplates(parts.store, parts.templates)

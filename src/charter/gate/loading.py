@@ -9,8 +9,10 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from charter.errors import CharterError
 from charter.model import events as ev
-from charter.store.port import Store, StoredEvent
+from charter.store.port import Sealed, Store, StoredEvent
+from charter.store.sealing import Sealer
 from charter.workflows.state import SHAPE, State, fold
 
 _STATES: TypeAdapter[State] = TypeAdapter(State)
@@ -23,11 +25,16 @@ def event_of(stored: StoredEvent) -> ev.Event:
     return ev.Event(type=stored.type, time=stored.time, data=data)
 
 
+def _snapshot_name(workflow_id: str, version: int) -> str:
+    return f"snapshot:{workflow_id}:{version}:{SHAPE}"
+
+
 class States:
     """Loads and remembers states; a remembered one may be stale, and an append on it then meets a version conflict."""
 
-    def __init__(self, store: Store, *, capacity: int, snapshot_every: int) -> None:
+    def __init__(self, store: Store, sealer: Sealer, *, capacity: int, snapshot_every: int) -> None:
         self._store = store
+        self._sealer = sealer
         self._capacity = capacity
         self._every = snapshot_every
         self._known: OrderedDict[tuple[str, str], State] = OrderedDict()
@@ -69,10 +76,12 @@ class States:
         found = await self._store.snapshot(tenant, workflow_id, SHAPE)
         if found is None:
             return None
+        key_id, _, blob = found[1].partition(b"\0")
+        sealed = Sealed(_snapshot_name(workflow_id, found[0]), key_id.decode("ascii", "replace"), blob)
         try:
-            return _STATES.validate_json(found[1])
-        except ValidationError:
-            return None  # a cache that cannot be read is no cache; the log has it all
+            return _STATES.validate_json(self._sealer.open(tenant, sealed))
+        except (ValidationError, CharterError):
+            return None  # a cache that cannot be read, or that others wrote, is no cache; the log has it all
 
     def snapshot_if_due(self, before: State, after: State) -> None:
         """Write a snapshot in the background when the run has grown by so many events."""
@@ -83,7 +92,10 @@ class States:
         task.add_done_callback(self._snapshots.discard)
 
     async def _write(self, state: State) -> None:
-        data = _STATES.dump_json(state)
+        # Sealed, so that whoever can write the database cannot put a decision into a state that the log does not hold.
+        name = _snapshot_name(state.workflow_id, state.version)
+        sealed = self._sealer.seal(state.tenant, name, _STATES.dump_json(state))
+        data = sealed.key_id.encode("ascii") + b"\0" + sealed.blob
         await self._store.put_snapshot(state.tenant, state.workflow_id, state.version, SHAPE, data)
 
     async def settle(self) -> None:

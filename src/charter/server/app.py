@@ -21,6 +21,7 @@ from charter.manifests.templates import Catalogue, bundled_templates, load_templ
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.evaluator import PolicySets
+from charter.server.kept_notes import KeptNotes
 from charter.server.keys import Keys, load_keys
 from charter.server.pending import PendingApprovals
 from charter.server.secret_store import SecretFile
@@ -117,6 +118,11 @@ def new_instance() -> str:
     return f"{PREFIXES['instance']}_{uuid7_text(now_ms(), secrets.token_bytes(16))}"
 
 
+def kept_notes(settings: Settings) -> KeptNotes:
+    """The newest signed checkpoints, beside the keys."""
+    return KeptNotes(settings.keys_folder / "checkpoints")
+
+
 def publisher(path: Path | None) -> Callable[[str, bytes], None] | None:
     """Appends signed checkpoints to a file, which belongs somewhere that this machine's administrator does not control."""
     if path is None:
@@ -199,6 +205,7 @@ def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, cl
         every_events=settings.audit.checkpoint_events,
         every_seconds=settings.audit.checkpoint_seconds,
         publish=publisher(settings.audit.publish_file),
+        kept=kept_notes(settings),
     )
     return Charter(
         settings=settings,
