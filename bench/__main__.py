@@ -48,7 +48,7 @@ class Bench:
 
     async def growth(self) -> Any:
         sizes = {"full": growth.SIZES, "quick": QUICK_SIZES, "quickest": (1_000, 2_000)}[self.pace]
-        seconds = {"full": 10.0, "quick": 1.0, "quickest": 0.1}[self.pace]
+        seconds = {"full": 5.0, "quick": 1.0, "quickest": 0.1}[self.pace]
         return await growth.run(await self.sample(), sizes, seconds, say)
 
     async def memory(self) -> Any:

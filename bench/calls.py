@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench import processes
+from bench import disk, processes
 from bench.contest import EXPECTED, Contestant, Field, field_of
 from bench.load import Load, drive
 from bench.rpc import Connection
@@ -24,9 +24,9 @@ Say = Callable[[str], None]
 class Effort:
     """How long to measure: rounds, seconds a slice, and seconds of warming up."""
 
-    rounds: int = 7
-    seconds: float = 2.0
-    warm: float = 1.0
+    rounds: int = 5
+    seconds: float = 1.5
+    warm: float = 0.5
 
 
 FULL, QUICK, QUICKEST = Effort(), Effort(3, 0.5, 0.2), Effort(1, 0.05, 0.0)
@@ -35,11 +35,14 @@ FULL, QUICK, QUICKEST = Effort(), Effort(3, 0.5, 0.2), Effort(1, 0.05, 0.0)
 async def run(effort: Effort, say: Say, concurrency: tuple[int, ...] = CONCURRENCY) -> dict[str, Any]:
     """``{"levels": {callers: {name: {...}}}, "missing": {...}, "about": {...}}``; see ``_summary`` for the figures."""
     async with field_of(max(concurrency)) as field:
-        levels = {}
+        levels, writes = {}, []
         for callers in concurrency:
+            writes.append(disk.probe())
             levels[str(callers)] = await _level(field, callers, effort, say)
+        writes.append(disk.probe())
         about = {item.name: item.about for item in field.contestants}
-        return {"levels": levels, "missing": field.missing, "about": about}
+        stores = {**disk.described(), "durable_write_ms": statistics.median(writes)}
+        return {"levels": levels, "missing": field.missing, "about": about, "disk": stores}
 
 
 async def _level(field: Field, callers: int, effort: Effort, say: Say) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jwt
 
-from bench import processes
+from bench import disk, processes
 from bench.governed import Sessions, install, served
 from bench.load import Requests
 from bench.processes import Running
@@ -61,6 +61,7 @@ ABOUT: Mapping[str, str] = {
     "bare-uvloop": "the bare proxy on uvloop, as Charter runs",
     "charter": "Charter, the governed tool under its own name",
     "charter-invoke": "Charter, by `invoke_tool`",
+    "charter-ram": "Charter with its store in memory: what is not the disk's",
     "airlock": "mcp-airlock: bearer token, policy, JSONL chain that is not synced",
     "fastmcp-reused": "FastMCP's proxy with one connected client",
     "fastmcp-default": "FastMCP's proxy as it comes, a client a request",
@@ -79,6 +80,9 @@ async def field_of(callers: int, names: tuple[str, ...] = tuple(ABOUT)) -> Async
             found.contestants.append(_caller(name, running, {}))
         if {"charter", "charter-invoke"} & set(names):
             await _add_charter(found, stack, folder / "charter", callers)
+        if "charter-ram" in names and disk.RAM.is_dir():
+            ram = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="charter-bench-", dir=disk.RAM)))
+            await _add_charter(found, stack, ram, callers, ram=True)
         _add_competitors(found, stack, folder, names)
         yield found
 
@@ -97,12 +101,13 @@ def _caller(name: str, running: Running, headers: dict[str, str]) -> Contestant:
     return Contestant(name, ABOUT[name], target, running, lambda _caller: target.call("echo", ARGUMENTS))
 
 
-async def _add_charter(found: Field, stack: AsyncExitStack, folder: Path, callers: int) -> None:
+async def _add_charter(found: Field, stack: AsyncExitStack, folder: Path, callers: int, *, ram: bool = False) -> None:
     running = stack.enter_context(served(install(folder, found.upstream)))
     sessions = Sessions(running)
     await sessions.start(callers)
     target = sessions.target
-    for name, make in (("charter", sessions.by_name), ("charter-invoke", sessions.by_invoke)):
+    ways = {"charter": sessions.by_name, "charter-invoke": sessions.by_invoke}
+    for name, make in ({"charter-ram": sessions.by_name} if ram else ways).items():
         requests = _with(make, ARGUMENTS)
         found.contestants.append(Contestant(name, ABOUT[name], target, running, requests))
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import processes
+from bench import disk, processes
 from bench.contest import ARGUMENTS, EXPECTED
 from bench.filling import TENANT, Sample, fill
 from bench.governed import Installed, Sessions, install, served
@@ -38,7 +38,7 @@ async def run(made_of: Sample, sizes: Sequence[int], seconds: float, say: Any) -
                 points.append({"events": events, **await _measure(installed, bare, seconds)})
                 say(f"growth: {events:,} events: {points[-1]['charter_ms']:.2f} ms")
     first, last = points[0], points[-1]
-    return {"points": points, "x_growth": last["x_p50"] / first["x_p50"]}
+    return {"points": points, "x_growth": last["x_p50"] / first["x_p50"], "disk": disk.described()}
 
 
 async def _touch(installed: Installed) -> None:

@@ -120,8 +120,14 @@ def _calls_part(calls: dict[str, Any]) -> str:
         ]
         head = ("through", "p50 ms", "p99 ms", "calls/s", "CPU ms", "p50 / bare", "calls/s / bare", "upstream requests")
         parts.append(f"{callers} at once:\n\n" + _table(head, rows))
+    if "disk" in calls:
+        parts.append(f"{_disk(calls['disk'])} A governed call waits for two such writes, the others for none.\n")
     parts += [f"Not measured: {name}, {why}.\n" for name, why in calls["missing"].items()]
     return "\n".join(parts)
+
+
+def _disk(stores: dict[str, Any]) -> str:
+    return f"Stores on {stores['filesystem']}, where one durable write took {stores['durable_write_ms']:.2f} ms."
 
 
 def _rooms_part(results: dict[str, Any]) -> str:
@@ -155,9 +161,9 @@ def _growth_part(growth: dict[str, Any]) -> str:
         for p in growth["points"]
     ]
     head = ("audit events", "Charter, ms p50", "bare proxy, ms p50", "ratio", "MiB")
-    return "## As the log grows\n\n![Cost of a call over the size of the log](benchmarks/growth.svg)\n\n" + _table(
-        head, rows
-    )
+    picture = "![Cost of a call over the size of the log](benchmarks/growth.svg)"
+    said = f"{_disk(growth['disk'])}\n" if "disk" in growth else ""
+    return "\n".join(("## As the log grows\n", picture, "", _table(head, rows), said))
 
 
 def _memory_part(memory: dict[str, Any]) -> str:
