@@ -29,6 +29,19 @@ Charter is `charter serve` as `charter init` leaves it: bearer tokens, the shipp
 on SQLite with `synchronous=FULL`. What a call puts on record before the tool runs is on disk before the tool runs. Each
 caller has a workflow of its own, as agents have.
 """
+_NOTES = """\
+## How to read it
+
+A governed call waits for two durable writes, one before the tool runs and one before the answer; no other contestant waits
+for any. Alone, a call is therefore as fast as the disk lets it be: compare the row with the store in memory, which shows what
+is Charter's own. Among many callers the writes are shared (group commit), and the processor decides.
+
+Processor work does not depend on the disk or on neighbours. Counted once by callgrind, in user space, a sequential call took
+6.4 million instructions in the bare proxy, 7.5 million in mcp-airlock and 7.5 million in Charter, writer thread included.
+
+FastMCP's proxies send two requests upstream for each call (they list first); the others one. Verification is measured
+without the deep check, which also proves each leaf canonical JSON.
+"""
 
 
 def machine() -> dict[str, str]:
@@ -49,12 +62,12 @@ def markdown(results: dict[str, Any]) -> str:
     parts += [_growth_part(results["growth"])] if "growth" in results else []
     parts += [_memory_part(results["memory"])] if "memory" in results else []
     ran = "; ".join(f"{name} {value}" for name, value in results["machine"].items())
-    return "\n".join(part for part in [*parts, f"Measured on: {ran}.\n"] if part)
+    return "\n".join(part for part in [*parts, _NOTES, f"Measured on: {ran}.\n"] if part)
 
 
 def text(results: dict[str, Any]) -> str:
     """The same tables for a terminal."""
-    return markdown(results).removeprefix(_INTRO)
+    return markdown(results).removeprefix(_INTRO).replace(_NOTES, "")
 
 
 def plots(results: dict[str, Any]) -> dict[str, str]:
