@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,13 @@ import anyio
 import pytest
 from mcp import Client
 
+from tests.ports import free_port
+
 pytestmark = pytest.mark.anyio
 
 
 async def test_it_serves_http(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "charter.bundled.casebook", "--folder", str(tmp_path), "--http", str(port)]
     process = subprocess.Popen(command)  # noqa: ASYNC220 - starting does not wait
     try:

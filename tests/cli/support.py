@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from charter.cli.failing import run_command
 from charter.cli.root import app
+from tests.ports import free_port
 
 PYTHON = sys.executable
 
@@ -142,12 +142,6 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
     """This process's, without what would configure Charter, and with warnings as errors."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHARTER_")}
     return {**kept, "PYTHONWARNINGS": "error", "USER": "ann", "LOGNAME": "ann", **extra}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def copied(template: Path, folder: Path) -> Project:

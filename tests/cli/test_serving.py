@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 def test_a_port_that_is_taken_is_said_at_once(project: Project) -> None:
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", project.port))
         taken.listen()
         done = project.charter("serve")

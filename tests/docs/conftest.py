@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import free_port
 from tests.docs.running import Terminal
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ from charter.server.auth import issue_token
 from charter.server.keys import load_keys
 from charter.server.settings import Settings, load_settings
 from charter.server.starter import write_starter
-from tests.guarantees.upstream import ROOT, free_port, wait_for_port
+from tests.guarantees.upstream import ROOT, wait_for_port
+from tests.ports import free_port
 
 HOOK = Path(__file__).parent / "killing"
 

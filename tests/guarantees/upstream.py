@@ -23,15 +23,10 @@ from charter.tools.connecting import Sources
 from charter.tools.registry import Registry
 from charter.tools.runner import Runner
 from charter.tools.upstream import Pace
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVER = "counter"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

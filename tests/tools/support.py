@@ -31,12 +31,6 @@ QUICK = Pace(first_pause=0.02, longest_pause=0.2)
 NOTHING = Sources({})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def stdio(state: Path, era: Era = "auto") -> StdioConnection:
     return StdioConnection(command=sys.executable, args=("-m", SERVER, "--state", str(state)), cwd=str(ROOT), era=era)
 

@@ -17,8 +17,9 @@ from charter.model.tool import DryRun, ToolManifest
 from charter.tools.connecting import Sources
 from charter.tools.registry import Registry
 from charter.tools.runner import IDEMPOTENCY_KEY, Runner
+from tests.ports import free_port
 from tests.tools.servers.everything import PNG, WAV
-from tests.tools.support import calls, effect, free_port, http, http_process, manifest_of, running, stdio, until
+from tests.tools.support import calls, effect, http, http_process, manifest_of, running, stdio, until
 
 pytestmark = pytest.mark.anyio
 

@@ -16,11 +16,11 @@ from charter.tools.connecting import Sources
 from charter.tools.folder import fingerprint, load_folder, save
 from charter.tools.registry import Registry
 from charter.tools.runner import Runner
+from tests.ports import free_port
 from tests.tools.support import (
     NOTHING,
     QUICK,
     effect,
-    free_port,
     http,
     http_process,
     kill,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,10 +101,20 @@ async def _serve_http(config: Settings) -> None:
         async with running(bound) as charter:
             tokens = None if bound.server.anonymous else verifier(bound, charter.keys)
             app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens)
-            await serve_http(app, bound, listening=listening, on_ready=lambda url: _ready(bound, url))
+            await serve_http(
+                app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)
+            )
     finally:
         listening.close()
     note("Charter has stopped; everything acknowledged is on disk.")
+
+
+async def _drain(charter: Charter) -> None:
+    """Say why the process does not end at once, where it does not."""
+    if running := charter.gate.under_way.count:
+        seconds = charter.settings.server.drain_seconds
+        note(f"Charter is stopping: up to {seconds} s for {running} running call(s); a second signal ends it at once.")
+    await charter.drain()
 
 
 def _ready(config: Settings, url: str) -> None:
@@ -124,22 +136,38 @@ def _configured_url(config: Settings) -> str:
 
 
 async def _serve_stdio(config: Settings) -> None:
-    """Until the client closes its end, or a signal comes. Nothing but MCP goes to standard output."""
+    """Until the client closes its end or a signal comes, and running calls have ended; the second of them ends at once.
+
+    Nothing but MCP goes to standard output.
+    """
     from charter.cli.stdin_relay import endable_stdin
     from charter.server.app import running
     from charter.server.http import serve_stdio
 
+    stops: asyncio.Queue[None] = asyncio.Queue()
+    client_left = partial(asyncio.get_running_loop().call_soon_threadsafe, stops.put_nowait, None)
     async with running(config) as charter:
         door, acting = _door(charter, stdio=True), f" for {config.stdio.acts_for}" if config.stdio.acts_for else ""
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, endable_stdin() as end:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, endable_stdin(client_left) as end:
             note(f"Charter serves MCP on standard input and output; the caller is {config.stdio.agent}{acting}.")
             async with anyio.create_task_group() as tasks:
 
                 async def on_signal() -> None:
                     async for _ in signals:
-                        end()
+                        stops.put_nowait(None)
+
+                async def drained() -> None:
+                    await _drain(charter)
+                    end()
+
+                async def until_asked_twice() -> None:
+                    await stops.get()
+                    tasks.start_soon(drained)
+                    await stops.get()
+                    end()
 
                 tasks.start_soon(on_signal)
+                tasks.start_soon(until_asked_twice)
                 await serve_stdio(door)
                 tasks.cancel_scope.cancel()
     note("Charter has stopped; everything acknowledged is on disk.")

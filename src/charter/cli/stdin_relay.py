@@ -13,10 +13,11 @@ _CHUNK = 1 << 16
 
 
 @contextmanager
-def endable_stdin() -> Iterator[Callable[[], None]]:
+def endable_stdin(at_end: Callable[[], object]) -> Iterator[Callable[[], None]]:
     """While the block lasts, descriptor 0 is a pipe that a thread fills from the real one; the result ends it.
 
-    Where one cannot wait for a pipe (Windows) the result does nothing.
+    When the real one ends, ``at_end`` is called in that thread, and the pipe stays open until the result is called: what is
+    under way may still be answered. Where one cannot wait for a pipe (Windows) neither is there, and the end is the end.
     """
     if os.name != "posix":
         yield lambda: None
@@ -26,7 +27,7 @@ def endable_stdin() -> Iterator[Callable[[], None]]:
     woken, waking = os.pipe()
     os.dup2(filled_from, sys.stdin.fileno())
     os.close(filled_from)
-    copying = threading.Thread(target=_copy, args=(real, woken, filling), daemon=True)
+    copying = threading.Thread(target=_copy, args=(real, woken, filling, at_end), daemon=True)
     copying.start()
     try:
         yield lambda: _wake(waking)
@@ -42,13 +43,14 @@ def _wake(waking: int) -> None:
     os.write(waking, b".")
 
 
-def _copy(real: int, woken: int, filling: int) -> None:
+def _copy(real: int, woken: int, filling: int, at_end: Callable[[], object]) -> None:
+    sources = [real, woken]
     try:
-        while True:
-            ready, _, _ = select.select([real, woken], [], [])
-            data = b"" if woken in ready else os.read(real, _CHUNK)
+        while woken not in (ready := select.select(sources, [], [])[0]):
+            data = os.read(ready[0], _CHUNK)
             if not data:
-                return
+                sources.remove(real)
+                at_end()
             while data:
                 data = data[os.write(filling, data) :]
     except OSError:

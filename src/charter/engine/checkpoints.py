@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+import anyio
+
 from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint, verify_checkpoint
 from charter.audit.merkle import consistency_plan, verify_consistency
 from charter.errors import CharterError, IntegrityError
@@ -103,17 +105,20 @@ class Checkpointer:
                 logger.error("checkpoint of %s failed: %s", tenant, error)
 
     async def run(self) -> None:
-        """Until cancelled; the last one is signed on the way out."""
+        """Until cancelled. Whoever cancels it asks for the last one when nothing more is written: ``sign_last``."""
         loop = asyncio.get_running_loop()
         last = loop.time()
-        try:
-            while True:
-                await asyncio.sleep(min(1.0, self._every_seconds))
-                if loop.time() - last >= self._every_seconds or await self._many_new():
-                    await self.checkpoint_all()
-                    last = loop.time()
-        finally:
-            await asyncio.shield(self.checkpoint_all())
+        while True:
+            await asyncio.sleep(min(1.0, self._every_seconds))
+            if loop.time() - last >= self._every_seconds or await self._many_new():
+                await self.checkpoint_all()
+                last = loop.time()
+
+    async def sign_last(self) -> None:
+        """The checkpoints with which a process ends, also when it ends because it was cancelled."""
+        # A shield of asyncio's would not do: a cancelled scope of anyio cancels every later wait as well.
+        with anyio.CancelScope(shield=True):
+            await self.checkpoint_all()
 
     async def _many_new(self) -> bool:
         for tenant in await self._store.tenants():

@@ -100,6 +100,8 @@ class EmbeddedEngine:
 
     async def _drive_due(self) -> None:
         await self._gate.effects.record_left()
+        if self._gate.under_way.stopping:
+            return
         now = rfc3339(self._gate.parts.clock())
         clock = asyncio.get_running_loop().time()
         self._resting = {due: until for due, until in self._resting.items() if until > clock}
@@ -127,7 +129,8 @@ class EmbeddedEngine:
                         raise outcome
                 moved = await self._store.version(due.tenant, due.workflow_id) != before
             except CharterError as error:
-                logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
+                if not self._gate.under_way.stopping:
+                    logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
                 moved = False
             except Exception as error:
                 # The kind and the places, never the text: it may quote an argument.

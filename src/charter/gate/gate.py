@@ -25,6 +25,7 @@ from charter.gate.signals import Signals
 from charter.gate.spans import STORE_APPEND, STORE_LOAD, Attr
 from charter.gate.starting import Starts
 from charter.gate.templates import KnownTemplates
+from charter.gate.under_way import UnderWay
 from charter.gate.uninterrupted import uninterrupted
 from charter.model import commands as cmd
 from charter.model import events as ev
@@ -39,6 +40,9 @@ from charter.workflows.state import State
 
 Watcher = Callable[[str, str, Sequence[str]], None]
 """Told after each commit: tenant, stream, event types."""
+
+CLOSING_SECONDS = 5.0
+"""How long commands whose callers are gone may take to put on record that they were cut off."""
 
 Make = Callable[[State, str, Mint], Awaitable[Draft]]
 
@@ -57,6 +61,7 @@ class Gate:
         self.prepare = Preparer(parts)
         self.templates = KnownTemplates(parts.store, parts.templates)
         self.watchers: list[Watcher] = []
+        self.under_way = UnderWay()
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
@@ -70,6 +75,7 @@ class Gate:
 
         Raises the errors of ``charter.errors``: ``Denied`` and ``Refused`` are on record, the others changed nothing.
         """
+        self.under_way.demand_open()
         tracing, began = self.parts.tracing, time.perf_counter()
         failure: str | None = "interrupted"
         workflow_id = getattr(command, "workflow_id", None)
@@ -83,7 +89,7 @@ class Gate:
             Attr.PROPOSAL: getattr(command, "proposal_id", None),
         }
         tracing.annotate(attributes, workflow_id)
-        with tracing.command_span(command.kind, attributes, workflow_id):
+        with self.under_way, tracing.command_span(command.kind, attributes, workflow_id):
             try:
                 reply, failure = await self._handle(principal, command, ctx), None
                 return reply
@@ -254,12 +260,21 @@ class Gate:
         self, principal: Principal, effect_id: str, responses: Any, request_state: str | None, ctx: CallContext
     ) -> Any:
         """The next round of a call whose upstream asked its caller for input."""
-        return await self.effects.resume(principal, effect_id, responses, request_state, ctx)
+        with self.under_way:  # not a new call: it goes on also while Charter is stopping
+            return await self.effects.resume(principal, effect_id, responses, request_state, ctx)
 
     async def give_up_waiting(self) -> None:
         """Settle the calls whose callers never answered; the engine asks for it now and then."""
         await self.effects.give_up_waiting()
 
+    async def drain(self, seconds: float) -> int:
+        """Refuse every command from now on (``stopping``), and wait at most so many seconds for those under way.
+
+        Answers how many still are. A tool call that is cut off then is in doubt, unless the tool may be called again.
+        """
+        return await self.under_way.drain(seconds)
+
     async def close(self) -> None:
-        """Let background writing end."""
+        """Let what was cut off put its end on record, and background writing end."""
+        await self.under_way.drain(CLOSING_SECONDS)
         await self.states.settle()

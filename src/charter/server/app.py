@@ -81,6 +81,12 @@ class Charter:
     checkpointer: Checkpointer
     telemetry: Telemetry
 
+    async def drain(self) -> None:
+        """Before the doors close: take nothing new, and wait for running calls as long as is configured."""
+        seconds = self.settings.server.drain_seconds
+        if left := await self.gate.drain(seconds):
+            logger.warning("Charter stops although %d commands are still under way after %d s.", left, seconds)
+
 
 def read_templates(folder: Path | None) -> Catalogue:
     """The shipped templates and those of the folder. Raises ``Misconfigured`` or ``InvalidInput`` naming the file."""
@@ -165,6 +171,8 @@ async def running(
         await store.open()
         stack.push_async_callback(store.close)
         charter = _wire(settings, keys, store, telemetry, clock)
+        if drive:  # the very last: after all that the parts below write when they end
+            stack.push_async_callback(charter.checkpointer.sign_last)
         stack.push_async_callback(charter.gate.close)
         await store.enlist(charter.gate.parts.instance)
         if connect:

@@ -13,8 +13,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -215,9 +216,12 @@ async def serve_http(
     listening: socket.socket | None = None,
     on_ready: Callable[[str], None] | None = None,
     stop: anyio.Event | None = None,
+    drain: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then for two seconds more. ``on_ready`` gets the URL of the MCP
-    endpoint.
+    """Serve until SIGINT or SIGTERM. ``on_ready`` gets the URL of the MCP endpoint.
+
+    Then no connection is accepted any more, ``drain`` is awaited (until a second signal), and what is still open has two
+    seconds to end.
 
     h11, because httptools leaves white space in headers, which breaks MCP's header checks, and drops the body of a request
     that offers an upgrade, as Java's client does. Run it with ``loop_options``.
@@ -236,7 +240,8 @@ async def serve_http(
             log_level=settings.server.log_level,
             server_header=False,
             proxy_headers=False,
-        )
+        ),
+        drain,
     )
     try:
         if on_ready is not None:
@@ -254,6 +259,31 @@ class _Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM, and returns. Uvicorn's own raises the signal again, which would kill the
     process before the caller has closed its store.
     """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[object]] | None) -> None:
+        super().__init__(config)
+        self._drain, self._hurried = drain, False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal means: at once."""
+        self._hurried = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, let running calls end, then uvicorn's own end of the connections."""
+        for server in self.servers:
+            server.close()
+        if self._drain is not None and not self._hurried:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch_for_hurry, tasks.cancel_scope)
+                await self._drain()
+                tasks.cancel_scope.cancel()
+        await super().shutdown(sockets)
+
+    async def _watch_for_hurry(self, drain: anyio.CancelScope) -> None:
+        while not self._hurried:  # noqa: ASYNC110 - a signal's handler cannot set an event of the loop's
+            await anyio.sleep(0.1)
+        drain.cancel()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -50,7 +50,8 @@ Algorithm = Literal["EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512
 class ServerSection(Model):
     """Where Charter listens.
 
-    ``public_url`` is the URL that clients use; it is the audience of every token (RFC 8707).
+    ``public_url`` is the URL that clients use; it is the audience of every token (RFC 8707). ``drain_seconds``: how long a
+    server that was told to stop waits for the calls that are at their upstreams.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +63,7 @@ class ServerSection(Model):
     list_governed_tools: bool = True
     result_limit_bytes: int = Field(default=100_000, ge=1_000, le=50_000_000)
     request_limit_bytes: int = Field(default=4 * 1024 * 1024, ge=10_000, le=100_000_000)
+    drain_seconds: int = Field(default=10, ge=0, le=3600)
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
