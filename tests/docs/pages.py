@@ -6,7 +6,8 @@ How a page is written so that it can be checked (``docs/README.md`` says the sam
   without ``$`` are what it prints: each must come, in this order, where ``…`` stands for anything.
 * ``wf_…``, ``appr_…``, ``eff_…`` and so on in a command stand for the newest such id that the page has seen.
 * A comment on the line above a block says what a reader need not see: ``<!-- meanwhile: an agent asks to write a note -->``
-  plays a scene first, ``<!-- exit: 3 -->`` is how the last command ends, ``<!-- shown: why -->`` checks without running.
+  plays a scene first, ``<!-- exit: 3 -->`` is how the last command ends, ``<!-- shown: why -->`` checks without running,
+  ``<!-- file: templates/x.yaml -->`` above any block puts it there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"(?P<indent> *)```(?P<language>[\w-]*)")
-_DIRECTIVE = re.compile(r"<!-- (meanwhile|exit|shown): (.+?) -->")
+_DIRECTIVE = re.compile(r"<!-- (meanwhile|exit|shown|file): (.+?) -->")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 

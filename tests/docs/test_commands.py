@@ -21,7 +21,11 @@ def test_the_commands_of_a_page_run_in_order(page: Page, terminal: Callable[[boo
     initialises = any(line.command.startswith("charter init") for block in blocks for line in lines_of(block))
     opened = terminal(initialises)
     for block in page.blocks:
-        if block.language == "console":
+        if name := block.directive("file"):
+            place = opened.folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(block.text, encoding="utf-8")
+        elif block.language == "console":
             for kind, what in block.directives:
                 if kind == "meanwhile":
                     scenes.play(what, opened)

@@ -94,13 +94,15 @@ def _startable(charter: Charter) -> tuple[tuple[str, str], ...]:
 async def _serve_http(config: Settings) -> None:
     from charter.server.app import running
     from charter.server.http import bind, build_http_app, serve_http
+    from charter.server.signals_http import ingestion_route
 
     listening = bind(config)  # first: a port that is taken should be said at once
     bound = config.listening_on(listening.getsockname()[1])
     try:
         async with running(bound) as charter:
             tokens = None if bound.server.anonymous else verifier(bound, charter.keys)
-            app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens)
+            routes = [ingestion_route(charter.gate, bound)]
+            app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens, extra_routes=routes)
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from charter.errors import CharterError, InvalidInput, Unavailable
+from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.gate.parts import CallContext
 from charter.model import commands as cmd
 from charter.model import events as ev
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 DATA_BYTES = 64 * 1024
 DATA_DEPTH = 32
 BATCH = 500
+MAX_DEPTH = 5
+"""So many starts by signals may follow from each other: runs that start each other end."""
 SCOPE = "signal"
 
 
@@ -47,6 +49,8 @@ class Signals:
     async def send(self, principal: Principal, command: cmd.SendSignal, ctx: CallContext) -> SignalSent:
         """Deliver a signal. Raises ``Denied`` (on record), ``InvalidInput`` (``signal_too_large``)."""
         _check_size(command)
+        if not _own(principal):
+            command = command.model_copy(update={"signal": command.signal.model_copy(update={"depth": 0})})
         facts = await self._facts(principal, command)
         decision = self._gate.prepare.evaluate(facts)
         if decision.verdict != "permit":
@@ -93,7 +97,7 @@ class Signals:
     async def _start(
         self, principal: Principal, template: Template, signal: Signal, command_id: str, ctx: CallContext
     ) -> str | None:
-        scope = {"signal": signal.model_dump(mode="json")}
+        scope = {"signal": signal.shown()}
         wanted = [start.where for start in template.on_signal if start.type == signal.type]
         if not any(where is None or expressions.condition(where, scope) for where in wanted):
             return None
@@ -103,22 +107,24 @@ class Signals:
         known = await self._gate.parts.store.claimed(principal.tenant, "signal_start", key)
         if known is not None:
             return known
+        cause = _cause(template, signal)
         start = cmd.StartWorkflow(
             template=template.ref, input=signal.data, purpose=f"Signal {signal.type}", idempotency_key=f"signal:{key}"
         )
         claims = (("signal_start", key),)
-        context = await self._gate.starts.start(principal, start, ctx, claims=claims, command_id=command_id)
+        context = await self._gate.starts.start(
+            principal, start, ctx, claims=claims, command_id=command_id, caused_by=cause
+        )
         return str(context.workflow_id)
 
     async def _facts(self, principal: Principal, command: cmd.SendSignal) -> Facts:
         if command.workflow_id is not None:
             state = await self._gate.states.fresh(principal.tenant, command.workflow_id)
             state = state or State(workflow_id=command.workflow_id, tenant=principal.tenant)
-            return facts_of.workflow_facts(state, principal, "signal.send")
-        tenant = principal.tenant
-        return Facts(
-            principal=principal, action="signal.send", resource_type="Ledger", resource_id=tenant, tenant=tenant
-        )
+            facts = facts_of.workflow_facts(state, principal, "signal.send")
+        else:
+            facts = facts_of.ledger_facts(principal, "signal.send")
+        return facts.model_copy(update={"signal_type": command.signal.type, "signal_source": command.signal.source})
 
     async def _woken(
         self, principal: Principal, command: cmd.SendSignal, command_id: str, ctx: CallContext
@@ -154,6 +160,27 @@ class Signals:
 
         draft = await self._gate.transact(principal, workflow_id, make, ctx)
         return any(event.type == "SIGNAL_DELIVERED" for event in draft.events)
+
+
+def _own(principal: Principal) -> bool:
+    return principal.kind == "service" and "charter" in principal.roles and principal.id.startswith("charter:")
+
+
+def _cause(template: Template, signal: Signal) -> ev.Cause:
+    """What a run that it starts will say of it. Raises ``Refused`` (``signal_depth``) after too many starts by starts."""
+    if signal.depth >= MAX_DEPTH:
+        raise Refused(
+            f"{signal.depth} starts by signals lie behind it, so it starts no {template.name} any more.",
+            code="signal_depth",
+            next_step="Take the circle out of the templates' on_signal; narrow it by `where`.",
+        )
+    return ev.Cause(
+        signal_type=signal.type,
+        signal_source=signal.source,
+        signal_id=signal.id,
+        correlation_id=signal.correlation_id,
+        depth=signal.depth + 1,
+    )
 
 
 def _check_size(command: cmd.SendSignal) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from charter.errors import Conflict, Unavailable
 from charter.gate.parts import TRIES, CallContext
 from charter.model import commands as cmd
+from charter.model import events as ev
 from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.workflows import decide as rules
@@ -32,6 +33,7 @@ class Starts:
         *,
         claims: tuple[tuple[str, str], ...] = (),
         command_id: str | None = None,
+        caused_by: ev.Cause | None = None,
     ) -> Any:
         """Start a run. ``claims`` (scope and key) are taken with it, and remember the run."""
         template, template_hash = self._gate.parts.templates.latest(command.template)
@@ -46,6 +48,9 @@ class Starts:
             purpose=command.purpose,
             case_id=command.case_id,
             dry_run=command.dry_run,
+            signal_type=caused_by.signal_type if caused_by else None,
+            signal_source=caused_by.signal_source if caused_by else None,
+            schedule=caused_by.schedule if caused_by else None,
         )
         decision = self._gate.prepare.evaluate(facts)
         if decision.verdict != "permit":
@@ -57,7 +62,7 @@ class Starts:
             now, mint = self._gate.moment()
             state = State(workflow_id=mint.new("workflow"), tenant=principal.tenant)
             given = Given(now, mint, principal, self._gate.parts.instance, template, facts=facts, decision=decision)
-            draft = rules.start(state, command, given, template_hash=template_hash)
+            draft = rules.start(state, command, given, template_hash=template_hash, caused_by=caused_by)
             draft.claims.extend((scope, key, state.workflow_id) for scope, key in claims)
             draft.command_id = command_id
             draft.claims.extend(await self._gate.templates.claim(principal.tenant, template, template_hash))

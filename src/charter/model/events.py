@@ -17,6 +17,18 @@ from charter.model.signal import Signal
 from charter.model.tool import Risk
 
 
+class Cause(Model):
+    """The signal, or the schedule, that started a run. ``depth``: how many such starts lie behind it, itself included."""
+
+    signal_type: str | None = None
+    signal_source: str | None = None
+    signal_id: str | None = None
+    schedule: str | None = None
+    due_at: str | None = None
+    correlation_id: str | None = Field(default=None, description="Goes on in the signals that the run sends.")
+    depth: int = 0
+
+
 class WorkflowStarted(Model):
     """A run began. ``template_hash`` pins the definition, whose text is claimed under that hash."""
 
@@ -29,6 +41,7 @@ class WorkflowStarted(Model):
     started_by: str
     started_by_kind: str
     dry_run: bool = False
+    caused_by: Cause | None = None
 
 
 class WorkflowStep(Model):

@@ -113,6 +113,9 @@ class Facts(Model):
     verdict: str | None = Field(
         default=None, description="For approval.decide: approve, reject, edit, request_more_info."
     )
+    signal_type: str | None = Field(default=None, description="The signal that is sent, or that starts the run.")
+    signal_source: str | None = None
+    schedule: str | None = Field(default=None, description="The schedule (template/name) that starts the run.")
     input: JsonObject | None = Field(default=None, description="The call's arguments, typed by the tool's schema.")
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
 
 from charter.model.base import Json, Model, Name, ShortText
 
 Attribute = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+ExtensionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,40}$")]
+
+OWN_SOURCE: Final = "urn:charter:"
+"""How the source of every signal that Charter itself sends begins."""
+_OWN_TYPES: Final = ("workflow.", "approval.")
 
 
 class Signal(Model):
@@ -22,3 +27,19 @@ class Signal(Model):
         default=None, description="When it happened, as its source says; not when it came in."
     )
     data: Json = None
+    dataschema: ShortText | None = None
+    correlation_id: Attribute | None = Field(default=None, description="What belongs together (`correlationid`).")
+    causation_id: Attribute | None = Field(default=None, description="What it follows from (`causationid`).")
+    extensions: dict[ExtensionName, bool | int | ShortText] = Field(
+        default_factory=dict, max_length=20, description="Further CloudEvents attributes, as they came."
+    )
+    depth: int = Field(default=0, ge=0, description="How many starts by signals lie behind it; Charter counts.")
+
+    def shown(self) -> dict[str, Any]:
+        """What expressions and later steps read of it."""
+        return self.model_dump(mode="json", exclude={"depth"})
+
+
+def reserved(type_: str, source: str) -> bool:
+    """True for what Charter alone may say: that a run, a step or an approval of its own has moved."""
+    return type_.startswith(_OWN_TYPES) or source.lower().startswith(OWN_SOURCE)

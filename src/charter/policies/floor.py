@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from charter.model.policy import Decision, Facts
 from charter.model.principal import person_key
+from charter.model.signal import reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,17 @@ GUARANTEES = (
             facts.action == "approval.decide"
             and facts.approval is not None
             and person_key(facts.approval.requested_by) == person_key(facts.principal.id)
+        ),
+    ),
+    Guarantee(
+        id="charter:nobody-speaks-for-charter",
+        code="signal_reserved",
+        reason="Signals of types workflow.* and approval.*, and sources urn:charter:*, are Charter's own.",
+        next_step="Choose another type and source.",
+        broken_by=lambda facts: (
+            facts.action == "signal.send"
+            and reserved(facts.signal_type or "", facts.signal_source or "")
+            and not _is_charter(facts)
         ),
     ),
 )

@@ -120,6 +120,9 @@ OPTIONAL = (
     "case_id",
     "channel",
     "verdict",
+    "signal_type",
+    "signal_source",
+    "schedule",
 )
 
 

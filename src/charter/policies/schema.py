@@ -61,7 +61,7 @@ _CONTEXT = """\
     agent_invocation_id?: String, invocation_live: Bool, template?: String, step_id?: String,
     purpose?: String, case_id?: String, tool_allowed: Bool, dry_run: Bool,
     calls_used: Long, calls_budget: Long, approved: Set<String>, granted: Bool,
-    channel?: String, verdict?: String"""
+    channel?: String, verdict?: String, signal_type?: String, signal_source?: String, schedule?: String"""
 
 _PRINCIPALS = "[Human, Agent, Service]"
 

@@ -26,6 +26,7 @@ _KNOWN: Mapping[int, tuple[str, str]] = {
     405: ("method_not_allowed", "Use a method that the Allow header names."),
     406: ("not_acceptable", "Accept application/json and text/event-stream."),
     413: ("too_large", "Send less in one request; the limit is server.request_limit_bytes."),
+    415: ("unsupported_media_type", "Send application/json, or a CloudEvents media type to /signals."),
     421: ("wrong_host", "Use the server's own name; the operator adds others to server.allowed_hosts."),
 }
 

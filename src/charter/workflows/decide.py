@@ -15,7 +15,9 @@ from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
 
-def start(state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str) -> Draft:
+def start(
+    state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str, caused_by: ev.Cause | None = None
+) -> Draft:
     """A new run of the given template. ``state`` is new; the policy's answer is in ``given``."""
     draft = Draft(state=state, given=given)
     principal = given.principal
@@ -33,6 +35,7 @@ def start(state: State, command: cmd.StartWorkflow, given: Given, *, template_ha
             started_by=principal.id,
             started_by_kind=principal.kind,
             dry_run=command.dry_run,
+            caused_by=caused_by,
         ),
     )
     draft.policy(given.facts, given.decision)

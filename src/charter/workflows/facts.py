@@ -160,6 +160,12 @@ def grant_facts(
     )
 
 
+def ledger_facts(principal: Principal, action: Action) -> Facts:
+    """The facts of a command or a look at the tenant's ledger as a whole."""
+    tenant = principal.tenant
+    return Facts(principal=principal, action=action, resource_type="Ledger", resource_id=tenant, tenant=tenant)
+
+
 def workflow_facts(state: State, principal: Principal, action: Action, *, channel: Channel | None = None) -> Facts:
     """The facts of a command on the run itself."""
     return Facts(

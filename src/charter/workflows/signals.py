@@ -40,7 +40,7 @@ def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
             continue
         sent_by = draft.given.principal.id
         draft.emit("SIGNAL_DELIVERED", ev.SignalDelivered(step_id=step_id, signal=signal, sent_by=sent_by))
-        steps.complete_step(draft, step, {"signal": signal.model_dump(mode="json")})
+        steps.complete_step(draft, step, {"signal": signal.shown()})
     if draft.events:
         draft.claims.append(("signal_run", run_key(command), draft.given.now))
 
@@ -57,7 +57,7 @@ def _matches(draft: Draft, step: WaitStep, signal: Signal) -> bool:
     if where is None:
         return True
     try:
-        return expressions.condition(where, {**draft.state.scope(), "signal": signal.model_dump(mode="json")})
+        return expressions.condition(where, {**draft.state.scope(), "signal": signal.shown()})
     except CharterError as error:
         draft.emit(
             "COMMAND_REFUSED",

@@ -1,0 +1,151 @@
+"""Signals over HTTP: real tokens, real sockets, one road through the gate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import orjson
+import pytest
+
+from charter.model.template import Template
+from charter.server.auth import TokenVerifier, current_principal, issue_token
+from charter.server.http import bind, build_http_app, serve_http
+from charter.server.keys import Keys, create_keys
+from charter.server.mcp import DoorSettings, build_mcp_server
+from charter.server.settings import Settings, load_settings
+from charter.server.signals_http import ingestion_route
+from charter.store.port import Filter, Page
+from tests.support import Harness, Upstreams, running_charter
+
+pytestmark = pytest.mark.anyio
+THANKS = Template.model_validate(
+    {
+        "name": "thanks",
+        "version": "1",
+        "on_signal": [{"type": "invoice.paid"}],
+        "steps": [{"id": "work", "type": "agent"}],
+    }
+)
+PAID = {"specversion": "1.0", "id": "1", "source": "/billing", "type": "invoice.paid", "data": {"no": 7}}
+EVENT, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+
+
+class Door:
+    def __init__(self, http: httpx2.AsyncClient, url: str, settings: Settings, keys: Keys, charter: Harness) -> None:
+        self.http, self.url, self.settings, self.keys, self.charter = http, url, settings, keys, charter
+
+    def token(self, *roles: str, kind: Any = "service") -> str:
+        where = {"audience": self.settings.audience, "issuer": self.settings.local_issuer}
+        return issue_token(self.keys, subject="relay", kind=kind, roles=roles, **where)
+
+    async def post(self, body: Any, media: str = EVENT, token: str | None = None, **headers: str) -> httpx2.Response:
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        bearer = {"authorization": f"Bearer {token or self.token('signals')}"}
+        return await self.http.post(self.url, content=content, headers={"content-type": media, **bearer, **headers})
+
+    async def runs(self) -> int:
+        return len((await self.charter.store.workflows("default", Filter(), Page()))[0])
+
+
+@pytest.fixture
+async def door(tmp_path: Path, shared: Upstreams) -> AsyncIterator[Door]:
+    keys = create_keys(tmp_path / "keys")
+    configured = load_settings(
+        environ={"CHARTER_SERVER_PORT": "0", "CHARTER_SERVER_REQUEST_LIMIT_BYTES": "200000"}, cwd=Path("/")
+    )
+    listening = bind(configured)
+    settings = configured.listening_on(listening.getsockname()[1])
+    stop = anyio.Event()
+    async with running_charter(tmp_path, shared=shared, templates=(THANKS,)) as charter:
+        served = DoorSettings(request_state_keys=charter.state_keys)
+        server = build_mcp_server(
+            charter.gate, charter.queries, principal_of=lambda _: current_principal(), settings=served
+        )
+        routes = [ingestion_route(charter.gate, settings)]
+        app = build_http_app(server, settings=settings, verifier=TokenVerifier(settings, keys), extra_routes=routes)
+        async with anyio.create_task_group() as tasks, httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+
+            async def run() -> None:
+                await serve_http(app, settings, listening=listening, stop=stop)
+
+            tasks.start_soon(run)
+            yield Door(http, settings.resource.replace("/mcp", "/signals"), settings, keys, charter)
+            stop.set()
+
+
+async def test_an_event_starts_what_asks_for_it_and_the_same_again_nothing(door: Door) -> None:
+    answer = await door.post(PAID)
+    assert answer.status_code == 200
+    (started,) = answer.json()["started"]
+    first = (await door.charter.events(started))[0]
+    assert first["data"]["caused_by"] == {
+        "signal_type": "invoice.paid",
+        "signal_source": "/billing",
+        "signal_id": "1",
+        "depth": 1,
+    }
+    again = await door.post(PAID)
+    assert (again.status_code, again.json()["status"]) == (200, "duplicate")
+    assert await door.runs() == 1
+
+
+async def test_binary_mode_is_the_same_signal(door: Door) -> None:
+    names = {f"ce-{name}": PAID[name] for name in ("specversion", "id", "source", "type")}
+    answer = await door.post(PAID["data"], "application/json", **names)
+    assert answer.json()["status"] == "received"
+    assert (await door.post(PAID)).json()["status"] == "duplicate"
+
+
+async def test_of_a_batch_each_has_its_own_answer(door: Door) -> None:
+    events = [PAID, {**PAID, "id": "2", "type": "workflow.run.completed"}, {**PAID, "id": "3"}, PAID]
+    answer = await door.post(events, BATCH)
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [result.get("status") or result["error"]["code"] for result in results] == [
+        "received",
+        "signal_reserved",
+        "received",
+        "duplicate",
+    ]
+    assert await door.runs() == 2
+
+
+@pytest.mark.guarantee("G10")
+async def test_one_bad_event_in_a_batch_changes_nothing(door: Door) -> None:
+    answer = await door.post([PAID, {**PAID, "id": "2", "specversion": "0.3"}], BATCH)
+    assert (answer.status_code, answer.json()["code"]) == (422, "cloudevent_invalid")
+    assert "event 1" in answer.json()["detail"]
+    assert await door.runs() == 0
+    assert await door.charter.store.version("default", "tenant:default") == 0
+
+
+@pytest.mark.guarantee("G2")
+async def test_the_policy_decides_and_the_denial_is_on_record(door: Door) -> None:
+    for token in (door.token(), door.token("operator", kind="agent")):
+        answer = await door.post(PAID, token=token)
+        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert await door.charter.types("tenant:default") == ["POLICY_DECISION"] * 2
+    assert await door.runs() == 0
+
+
+async def test_without_a_token_nothing_is_read(door: Door) -> None:
+    for headers in ({}, {"authorization": "Bearer x.y.z"}):
+        answer = await door.http.post(door.url, content=b"{}", headers={"content-type": EVENT, **headers})
+        assert answer.status_code == 401
+        assert "Bearer" in answer.headers["www-authenticate"]
+        assert answer.json()["code"] == "unauthenticated"
+
+
+@pytest.mark.guarantee("G10")
+async def test_sizes_and_media_types(door: Door) -> None:
+    assert (await door.post(PAID, "application/json")).status_code == 415
+    large = await door.post({**PAID, "data": {"text": "x" * 70_000}})
+    assert (large.status_code, large.json()["code"]) == (422, "signal_too_large")
+    assert (await door.post(b"[" * 300_000)).status_code == 413
+    deep = b'{"specversion":"1.0","id":"1","source":"s","type":"t","data":' + b"[" * 90 + b"]" * 90 + b"}"
+    assert (await door.post(deep)).status_code == 422
+    assert await door.charter.store.version("default", "tenant:default") == 0
