@@ -30,7 +30,13 @@ THANKS = Template.model_validate(
         "steps": [{"id": "work", "type": "agent"}],
     }
 )
-PAID = {"specversion": "1.0", "id": "1", "source": "/billing", "type": "invoice.paid", "data": {"no": 7}}
+PAID: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/billing",
+    "type": "invoice.paid",
+    "data": {"no": 7},
+}
 EVENT, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
 
@@ -39,8 +45,8 @@ class Door:
         self.http, self.url, self.settings, self.keys, self.charter = http, url, settings, keys, charter
 
     def token(self, *roles: str, kind: Any = "service") -> str:
-        where = {"audience": self.settings.audience, "issuer": self.settings.local_issuer}
-        return issue_token(self.keys, subject="relay", kind=kind, roles=roles, **where)
+        audience, issuer = self.settings.audience, self.settings.local_issuer
+        return issue_token(self.keys, subject="relay", kind=kind, roles=roles, audience=audience, issuer=issuer)
 
     async def post(self, body: Any, media: str = EVENT, token: str | None = None, **headers: str) -> httpx2.Response:
         content = body if isinstance(body, bytes) else orjson.dumps(body)
