@@ -21,8 +21,8 @@ from mcp.client.session import ClientRequestContext
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult, ErrorData
 
 from charter.gate import Gate, Limits, Parts, Queries
+from charter.manifests.templates import template_hash
 from charter.manifests.tool_files import StdioConnection, UpstreamManifest
-from charter.model.canonical import digest
 from charter.model.principal import Principal
 from charter.model.template import Template
 from charter.model.tool import Quarantine, ToolManifest
@@ -74,7 +74,7 @@ class Published:
     """Templates as the gate asks for them."""
 
     def __init__(self, *templates: Template) -> None:
-        self._by_hash = {digest(item.model_dump(mode="json", by_alias=True)): item for item in templates}
+        self._by_hash = {template_hash(item): item for item in templates}
 
     def latest(self, name: str) -> tuple[Template, str]:
         from charter.errors import NotFound

@@ -14,7 +14,7 @@ SECRET = WRITE["text"].strip()
 
 
 def test_what_is_sealed_is_erased_by_an_administrator_with_a_reason(project: Project) -> None:
-    run = _proposed_with_a_sensitive_text(project)
+    run = propose_with_a_sensitive_text(project)
     log = project.ok("audit", "log", "--workflow", run, "--json")
     assert SECRET not in log.out
     [ref] = {event["data"]["sealed_ref"] for event in log.json["items"] if "sealed_ref" in event["data"]}
@@ -30,12 +30,13 @@ def test_what_is_sealed_is_erased_by_an_administrator_with_a_reason(project: Pro
     assert "Everything verifies" in project.ok("audit", "verify").out
 
 
-def _proposed_with_a_sensitive_text(project: Project) -> str:
+def propose_with_a_sensitive_text(project: Project) -> str:
     tools = project.folder / "tools" / "casebook.tools.yaml"
     mark = "  - tool: write_note\n"
     text = tools.read_text("utf-8")
     assert mark in text
-    tools.write_text(text.replace(mark, f"{mark}    sensitive_arguments: [/text]\n"), "utf-8")
+    if f"{mark}    sensitive" not in text:
+        tools.write_text(text.replace(mark, f"{mark}    sensitive_arguments: [/text]\n"), "utf-8")
     settings = load_settings(project.folder / "charter.toml", environ={})
 
     async def propose() -> str:

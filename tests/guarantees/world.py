@@ -22,10 +22,11 @@ from charter.engine.embedded import EmbeddedEngine
 from charter.errors import NotFound
 from charter.gate import Gate, Limits, Parts, Queries
 from charter.gate.parts import CallContext, ToolRunner, Tools, Tracing
+from charter.gate.relisting import relisting
+from charter.manifests.templates import template_hash
 from charter.model import commands as cmd
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
-from charter.model.canonical import digest
 from charter.model.ids import uuid7_text
 from charter.model.principal import Channel, Principal
 from charter.model.template import Template
@@ -99,7 +100,7 @@ class Published:
         found = self.templates.get(name)
         if found is None:
             raise NotFound(f"There is no template {name!r}.", code="unknown_template")
-        return found, digest(found.model_dump(mode="json", by_alias=True))
+        return found, template_hash(found)
 
 
 @dataclass
@@ -264,6 +265,13 @@ def new_instance(clock: Clock) -> str:
     return f"srv_{uuid7_text(clock.ms, secrets.token_bytes(16))}"
 
 
+async def beside_the_log(parts: Parts) -> None:
+    """Whatever the test did, what stands beside the log is what the log makes of it."""
+    for tenant in await parts.store.tenants():
+        found = await parts.store.differences(tenant, relisting(tenant), 10)
+        assert not found, found
+
+
 @asynccontextmanager
 async def desk_on(
     path: Path,
@@ -297,6 +305,8 @@ async def desk_on(
     try:
         await store.enlist(parts.instance)
         yield Desk(store, gate, Queries(gate), EmbeddedEngine(gate), Checkpointer(store, signer_of), clock)
+        await gate.close()
+        await beside_the_log(parts)
     finally:
         await gate.close()
         await store.close()

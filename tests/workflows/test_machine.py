@@ -43,7 +43,13 @@ def test_the_page_draws_exactly_the_tables() -> None:
 def test_every_event_type_folds_or_belongs_to_no_run() -> None:
     from charter.workflows.state import _APPLY
 
-    assert set(ev.PAYLOADS) - set(_APPLY) == {"TOOL_PINNED", "SIGNAL_RECEIVED", "SEALED_ERASED"}
+    assert set(ev.PAYLOADS) - set(_APPLY) == {
+        "TOOL_PINNED",
+        "SIGNAL_RECEIVED",
+        "SEALED_ERASED",
+        "LISTS_REBUILT",
+        "KEY_ROTATED",
+    }
 
 
 def test_a_log_that_charter_did_not_write_is_found() -> None:

@@ -21,6 +21,10 @@ RULES = {
     "checkpoint_fork": "Two signed checkpoints of one size have different roots.",
     "proof_invalid": "An event's inclusion proof does not lead to a signed checkpoint.",
     "uncovered": "No valid checkpoint covers these events.",
+    "list_differs": "A list, claim or pointer beside the log is not what the log makes of it.",
+    "sealed_missing": "What an event refers to is not sealed beside the log, and no erasure of it is on record.",
+    "sealed_damaged": "What is sealed beside the log does not open in its place: it was changed, or belongs elsewhere.",
+    "template_changed": "The stored text of a template is not the one that its runs were started with.",
     "export_malformed": "The export file does not have the shape that it must have.",
 }
 

@@ -13,6 +13,7 @@ from charter.cli import (
     credentials,
     effects,
     grants,
+    maintaining,
     policies,
     proving,
     schemas,
@@ -31,7 +32,7 @@ from charter.cli.session import chosen_config
 
 __all__ = ["app"]
 
-_MORE = (grants, proving, verifying)
+_MORE = (grants, maintaining, proving, verifying)
 """These add commands to the groups of others when they are imported."""
 
 app = typer.Typer(

@@ -23,11 +23,18 @@ from charter.errors import CharterError, IntegrityError, InvalidInput
 if TYPE_CHECKING:
     from charter.audit.envelope import Envelope
     from charter.audit.verify import SizedNote
+    from charter.gate.rechecking import Recheck
     from charter.server.app import Charter
     from charter.store.port import StoredEvent
 
 PAGE = 1024
 _MOST = 20
+_MENDS = {
+    "list_differs": "The log is whole. Find out who wrote to the database; `charter audit rebuild` makes the lists anew.",
+    "sealed_missing": "The log is whole; put the bytes back from a backup, and find out who wrote to the database.",
+    "sealed_damaged": "The log is whole; put the bytes back from a backup, and find out who wrote to the database.",
+    "template_changed": "The log is whole; restore the database from a backup: runs of this template cannot go on.",
+}
 
 Keys = Annotated[
     list[str] | None,
@@ -70,8 +77,24 @@ def _verify_own(workflow_id: str | None, trusted: list[str], extra: Sequence[Pat
 
 
 async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list[str], extra: Sequence[Path]) -> Report:
+    tenant = charter.settings.tenant
+    report, streams, recheck = await verify_log(charter, trusted, extra)
+    if workflow_id is not None and workflow_id not in streams and report.ok:
+        raise InvalidInput(f"There is no workflow {workflow_id} in the log.", code="unknown_workflow")
+    if not report.ok:
+        return report
+    found = await recheck.finish() if workflow_id is None else []
+    if not recheck.astray:  # else the runs cannot be read as they were written
+        wanted = [workflow_id] if workflow_id is not None else sorted(streams)
+        found += await anyio.to_thread.run_sync(_rules_online, charter, tenant, wanted)
+    return replace(report, findings=tuple(found))
+
+
+async def verify_log(charter: Charter, trusted: list[str], extra: Sequence[Path]) -> tuple[Report, set[str], Recheck]:
+    """The log itself: order, hashes, checkpoints. Its workflows, and what has seen the events for what stands beside it."""
     from charter.audit.checkpoint import VerifierKey
     from charter.audit.verify import LogVerifier, SizedNote
+    from charter.gate.rechecking import Recheck
 
     tenant, store = charter.settings.tenant, charter.store
     vkeys = [VerifierKey.parse(text) for text in trusted or [charter.keys.vkey(tenant)]]
@@ -84,19 +107,15 @@ async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list
         trouble.append(Finding("head_mismatch", f"The store's head cannot be read: {error.message}"))
         head = None
     verifier = LogVerifier(tenant, vkeys, notes=notes, head=(head.size, head.root) if head else None)
-    streams = await _feed(charter, verifier, head.size if head else None, trouble)
+    recheck = Recheck(charter.gate.parts, tenant)
+    streams = await _feed(charter, verifier, recheck, head.size if head else None, trouble)
     report = verifier.finish()
-    report = replace(report, findings=(*trouble, *report.findings))
-    if workflow_id is not None and workflow_id not in streams and report.ok:
-        raise InvalidInput(f"There is no workflow {workflow_id} in the log.", code="unknown_workflow")
-    if not report.ok:
-        return report
-    wanted = [workflow_id] if workflow_id is not None else sorted(streams)
-    found = await anyio.to_thread.run_sync(_rules_online, charter, tenant, wanted)
-    return replace(report, findings=tuple(found))
+    return replace(report, findings=(*trouble, *report.findings)), streams, recheck
 
 
-async def _feed(charter: Charter, verifier: Any, size: int | None, trouble: list[Finding]) -> set[str]:
+async def _feed(
+    charter: Charter, verifier: Any, recheck: Recheck, size: int | None, trouble: list[Finding]
+) -> set[str]:
     """All events up to the head that was read before; rows beyond it as well, unless a server has added them since."""
     tenant, store, streams, at = charter.settings.tenant, charter.store, set[str](), 0
     while rows := await _page(charter, at, trouble):
@@ -106,6 +125,7 @@ async def _feed(charter: Charter, verifier: Any, size: int | None, trouble: list
                 break
         hashes = await _stored_hashes(charter, rows[0].seq, rows[-1].seq + 1)
         verifier.feed(rows, hashes)
+        await recheck.see(rows)
         streams.update(row.stream for row in rows if row.stream.startswith("wf_"))
         at = rows[-1].seq + 1
     return streams
@@ -258,12 +278,14 @@ def _tell(report: Report, as_json: bool) -> None:
         _print(report)
     if report.ok:
         return
-    error = IntegrityError(_first(first) if first else report.findings[0].text)
-    tell(error.message, error.next_step)
+    worst = first or report.findings[0]
+    error = IntegrityError(first_bad(worst) if first else worst.text)
+    tell(error.message, _MENDS.get(worst.rule, error.next_step))
     raise typer.Exit(INTEGRITY)
 
 
-def _first(finding: Finding) -> str:
+def first_bad(finding: Finding) -> str:
+    """The sentence that names the first bad event."""
     named = f" ({finding.event_id})" if finding.event_id else ""
     if finding.last_seq is not None and finding.last_seq != finding.seq:
         return f"The first bad event is one of number {finding.seq} to {finding.last_seq}: {finding.text}"

@@ -17,6 +17,7 @@ from charter.gate import outcomes
 from charter.gate.agents import AgentCommands
 from charter.gate.grants import CaseGrants
 from charter.gate.loading import States
+from charter.gate.maintaining import maintain
 from charter.gate.parts import NO_CONTEXT, TRIES, CallContext, Parts
 from charter.gate.people import RunCommands
 from charter.gate.preparing import Preparer
@@ -109,6 +110,8 @@ class Gate:
             return await self._runs.pin(principal, command, ctx)
         if isinstance(command, cmd.EraseSealed):
             return await self._runs.erase(principal, command, ctx)
+        if isinstance(command, cmd.RebuildLists | cmd.RotateKey):
+            return await maintain(self, principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
             return await self._agents.handle(principal, command, ctx)
         if isinstance(command, cmd.DecideApproval):

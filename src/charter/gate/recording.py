@@ -59,13 +59,20 @@ def batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, 
         stream=state.workflow_id,
         expected_version=before.version,
         events=events,
-        workflow=_workflow_row(state) if _listed_differently(before, state, draft.events) else None,
-        approvals=_approval_rows(before, state),
-        effects=_effect_rows(state, draft.events, draft.given.instance),
-        waits=_wait_rows(before, state),
+        **listed(before, state, draft.events, draft.given.instance),
         claims=tuple(Claim(scope=scope, key=key, value=value) for scope, key, value in draft.claims),
         sealed=tuple(seal(sealer, state.tenant, item.ref, item.content) for item in draft.secrets),
     )
+
+
+def listed(before: State, after: State, events: list[ev.Event], instance: str) -> dict[str, Any]:
+    """The rows of lists that change with these events. A pure function of the log: ``gate.relisting`` makes them anew."""
+    return {
+        "workflow": _workflow_row(after) if _listed_differently(before, after, events) else None,
+        "approvals": _approval_rows(before, after),
+        "effects": _effect_rows(after, events, instance),
+        "waits": _wait_rows(before, after),
+    }
 
 
 def seal(sealer: Sealer, tenant: str, ref: str, content: Any) -> Sealed:

@@ -26,7 +26,7 @@ from charter.workflows import decide as rules
 from charter.workflows import expressions
 from charter.workflows import facts as facts_of
 from charter.workflows.draft import Draft, policy_event
-from charter.workflows.signals import run_key, signal_key, waiting
+from charter.workflows.signals import run_key, tenant_key, waiting
 from charter.workflows.state import State
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Signals:
         decision = self._gate.prepare.evaluate(facts)
         if decision.verdict != "permit":
             await self._gate.refuse_outside(principal, facts, decision, ctx)
-        key = f"{command.workflow_id or ''}|{signal_key(command.signal)}"
+        key = tenant_key(command.workflow_id, command.signal)
         if await self._gate.parts.store.claimed(principal.tenant, SCOPE, key) is not None:
             return SignalSent(status="duplicate")
         now, mint = self._gate.moment()
@@ -63,13 +63,15 @@ class Signals:
         woken = tuple([each async for each in self._woken(principal, command, command_id, ctx)])
         started, refused = await self._started(principal, command, command_id, ctx)
         done: dict[str, Any] = {"woken": woken, "started": started, "not_started": refused}
-        received = ev.SignalReceived(signal=command.signal, sent_by=principal.id, **done)
+        received = ev.SignalReceived(
+            signal=command.signal, sent_by=principal.id, workflow_id=command.workflow_id, **done
+        )
         events = [
             ev.Event(type="POLICY_DECISION", time=now, data=policy_event(facts, decision)),
             ev.Event(type="SIGNAL_RECEIVED", time=now, data=received),
         ]
         try:
-            claims = (Claim(SCOPE, key, now),)
+            claims = (Claim(SCOPE, key, principal.id),)
             await self._gate.record_outside(principal, events, ctx, claims=claims, command_id=command_id)
         except AlreadyClaimed:  # the same signal came in twice at once; each run took it from one of them
             return SignalSent(status="duplicate", **done)
@@ -147,11 +149,13 @@ class Signals:
         self, principal: Principal, workflow_id: str, command: cmd.SendSignal, command_id: str, ctx: CallContext
     ) -> bool:
         signal = command.signal
-        delivery = cmd.DeliverSignal(workflow_id=workflow_id, signal=signal, alone=command.workflow_id is not None)
+        alone = command.workflow_id is not None
+        delivery = cmd.DeliverSignal(workflow_id=workflow_id, signal=signal, alone=alone)
+        key = run_key(workflow_id, signal, alone)
 
         async def make(state: State, now: str, mint: Mint) -> Draft:
             given = await self._gate.given(state, principal, now, mint)
-            taken = await self._gate.parts.store.claimed(state.tenant, "signal_run", run_key(delivery))
+            taken = await self._gate.parts.store.claimed(state.tenant, "signal_run", key)
             if taken is not None or signal.type not in waiting(state).values():
                 return Draft(state=state, given=given)
             draft = rules.decide(state, delivery, given)

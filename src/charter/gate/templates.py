@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import orjson
+from pydantic import ValidationError
 
-from charter.errors import Conflict, NotFound
+from charter.errors import Conflict, IntegrityError, NotFound
 from charter.gate.parts import Templates
 from charter.manifests.arguments import CompiledSchema, check_value, compile_schema
+from charter.manifests.templates import template_hash as hash_of
 from charter.model import commands as cmd
 from charter.model.base import Json, JsonObject
 from charter.model.template import AgentStep, Template
@@ -24,6 +26,21 @@ def _compiled(schema_text: bytes) -> CompiledSchema:
 
 def _check(schema: JsonObject, value: Json, what: str) -> None:
     check_value(_compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)), value, what=what)
+
+
+def pinned(text: str, template_hash: str) -> Template:
+    """The template of this text. Raises ``IntegrityError`` (``template_changed``) when it is not the one with this hash."""
+    try:
+        template = Template.model_validate_json(text)
+    except ValidationError:
+        template = None
+    if template is None or hash_of(template) != template_hash:
+        raise IntegrityError(
+            f"The stored text of the template {template_hash} is not what its runs were started with.",
+            code="template_changed",
+            next_step="Run `charter audit verify`, and restore the database from a backup.",
+        )
+    return template
 
 
 class KnownTemplates:
@@ -46,7 +63,7 @@ class KnownTemplates:
         text = await self._store.claimed(tenant, "template", template_hash)
         if text is None:
             raise NotFound(f"The template {template_hash} of this run is not in the store.", code="unknown_template")
-        template = Template.model_validate_json(text)
+        template = pinned(text, template_hash)
         self.remember(tenant, template, template_hash)
         return template
 

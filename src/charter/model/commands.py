@@ -215,6 +215,23 @@ class EraseSealed(Model):
     reason: LongText
 
 
+class RebuildLists(Model):
+    """Make the lists, claims and pointers beside the log anew from it, after somebody changed them."""
+
+    kind: Literal["rebuild_lists"] = "rebuild_lists"
+    reason: LongText
+
+
+class RotateKey(Model):
+    """Another key signs the checkpoints from now on (both as vkeys). The files are changed by the command line; this puts it
+    on record."""
+
+    kind: Literal["rotate_key"] = "rotate_key"
+    old_key: ShortText
+    new_key: ShortText
+    reason: LongText
+
+
 Command = (
     StartWorkflow
     | ProposeAction
@@ -237,4 +254,6 @@ Command = (
     | DeliverSignal
     | PinTool
     | EraseSealed
+    | RebuildLists
+    | RotateKey
 )

@@ -42,6 +42,7 @@ class WorkflowStarted(Model):
     started_by_kind: str
     dry_run: bool = False
     caused_by: Cause | None = None
+    idempotency_key: str | None = Field(default=None, description="The starter's; the same key starts nothing again.")
 
 
 class WorkflowStep(Model):
@@ -73,6 +74,7 @@ class SignalReceived(Model):
 
     signal: Signal
     sent_by: str
+    workflow_id: str | None = Field(default=None, description="The one run that it was sent to; None: to all.")
     woken: tuple[str, ...] = ()
     started: tuple[str, ...] = ()
     not_started: dict[str, str] = Field(
@@ -86,6 +88,7 @@ class SignalDelivered(Model):
     step_id: str
     signal: Signal
     sent_by: str
+    alone: bool = Field(default=False, description="It was sent to this run alone.")
 
 
 class AgentInvoke(Model):
@@ -202,6 +205,7 @@ class ToolInvoke(Model):
     sealed_ref: str | None = None
     approval_ids: tuple[str, ...] = ()
     grant_id: str | None = None
+    grant_use: int | None = Field(default=None, description="Which use of a case's grant this is, from 0.")
     instance: str
     dry_run: bool = False
 
@@ -284,6 +288,23 @@ class SealedErased(Model):
     reason: str
 
 
+class ListsRebuilt(Model):
+    """The lists beside the log were made anew from it; ``differences`` were found before, at most 100 of them counted."""
+
+    rebuilt_by: str
+    reason: str
+    differences: int
+
+
+class KeyRotated(Model):
+    """Another key signs the checkpoints from here on; both are vkeys. Both sign the first checkpoint over this event."""
+
+    old_key: str
+    new_key: str
+    rotated_by: str
+    reason: str
+
+
 PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_STARTED": WorkflowStarted,
     "WORKFLOW_STEP": WorkflowStep,
@@ -311,6 +332,8 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_RESUMED": WorkflowHeld,
     "TOOL_PINNED": ToolPinned,
     "SEALED_ERASED": SealedErased,
+    "LISTS_REBUILT": ListsRebuilt,
+    "KEY_ROTATED": KeyRotated,
 }
 
 ENDINGS = ("WORKFLOW_COMPLETED", "WORKFLOW_FAILED", "WORKFLOW_CANCELLED", "WORKFLOW_REJECTED")

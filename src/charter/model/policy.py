@@ -29,6 +29,7 @@ Action = Literal[
     "tool.pin",
     "audit.read",
     "record.erase",
+    "record.maintain",
 ]
 """One verb per command; Cedar sees ``Charter::Action::"tool.invoke"``. Proposing is asked as ``tool.invoke``: would it run?"""
 

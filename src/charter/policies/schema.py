@@ -36,6 +36,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "tool.pin": ("Tool",),
     "audit.read": ("Ledger", "Workflow"),
     "record.erase": ("Ledger",),
+    "record.maintain": ("Ledger",),
 }
 """Which resource types a request with each verb may name."""
 

@@ -10,7 +10,7 @@ Errors: ``VersionConflict`` (the stream moved: load and decide again), ``Already
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -190,6 +190,24 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Relisting:
+    """How lists are made of the log. ``make(stream, events)`` gives, for the events of one stream in order, batches without
+    events: their rows and claims. Of ``scopes`` it makes all claims there are; of other scopes, those that there must be."""
+
+    make: Callable[[str, Iterable[StoredEvent]], Iterator[Batch]]
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row beside the log that is not what the log makes of it. ``text`` says how, without quoting much."""
+
+    place: str
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """What to list; None does not filter."""
 
@@ -291,6 +309,17 @@ class Store(Protocol):
 
     async def change_token(self) -> int:
         """A number that differs when anybody, in any process, has appended since it was last read. Cheap."""
+        ...
+
+    async def differences(self, tenant: str, made: Relisting, most: int) -> list[Difference]:
+        """Where the lists, claims and pointers beside the log are not what the log makes of them; the first ``most``.
+
+        One consistent view of a store that goes on being written, in memory that does not grow with the log.
+        """
+        ...
+
+    async def rebuild(self, tenant: str, made: Relisting) -> None:
+        """Make all of that anew from the log, in one commit; nobody else can write meanwhile."""
         ...
 
     async def put_snapshot(self, tenant: str, stream: str, version: int, shape: int, data: bytes) -> None:

@@ -342,6 +342,7 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
         sealed_ref=sealed_ref,
         approval_ids=approval_ids,
         grant_id=call.grant_id,
+        grant_use=call.grant_use,
         instance=given.instance,
         dry_run=state.dry_run or any(item.name == "dry_run" for item in call.decision.obligations),
     )

@@ -36,6 +36,7 @@ def start(
             started_by_kind=principal.kind,
             dry_run=command.dry_run,
             caused_by=caused_by,
+            idempotency_key=command.idempotency_key,
         ),
     )
     draft.policy(given.facts, given.decision)

@@ -39,6 +39,11 @@ class Call:
     reason: str = ""
     shadow: JsonObject | None = None
 
+    @property
+    def grant_use(self) -> int | None:
+        """Which use of a case's grant this is, from 0."""
+        return int(self.grant_claim[1].rpartition(":")[2]) if self.grant_claim else None
+
 
 @dataclass(frozen=True, slots=True)
 class Given:

@@ -25,9 +25,14 @@ def signal_key(signal: Signal) -> str:
     return f"{len(signal.source)}:{signal.source}|{signal.id}"
 
 
-def run_key(command: cmd.DeliverSignal) -> str:
+def tenant_key(workflow_id: str | None, signal: Signal) -> str:
+    """What the tenant takes once: a signal sent to all, or to this run alone."""
+    return f"{workflow_id or ''}|{signal_key(signal)}"
+
+
+def run_key(workflow_id: str, signal: Signal, alone: bool) -> str:
     """What one run takes once. Who may send to a run alone must not use up the names of what is sent to all."""
-    return f"{'alone' if command.alone else 'all'}|{command.workflow_id}|{signal_key(command.signal)}"
+    return f"{'alone' if alone else 'all'}|{workflow_id}|{signal_key(signal)}"
 
 
 def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
@@ -39,10 +44,11 @@ def deliver(draft: Draft, command: cmd.DeliverSignal) -> None:
         if not draft.state.live or not isinstance(step, WaitStep) or not _matches(draft, step, signal):
             continue
         sent_by = draft.given.principal.id
-        draft.emit("SIGNAL_DELIVERED", ev.SignalDelivered(step_id=step_id, signal=signal, sent_by=sent_by))
+        delivered = ev.SignalDelivered(step_id=step_id, signal=signal, sent_by=sent_by, alone=command.alone)
+        draft.emit("SIGNAL_DELIVERED", delivered)
         steps.complete_step(draft, step, {"signal": signal.shown()})
     if draft.events:
-        draft.claims.append(("signal_run", run_key(command), draft.given.now))
+        draft.claims.append(("signal_run", run_key(command.workflow_id, signal, command.alone), draft.given.now))
 
 
 def _late(draft: Draft, step_id: str) -> bool:

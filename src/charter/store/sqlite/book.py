@@ -7,8 +7,8 @@ long as no other connection has committed, which ``PRAGMA data_version`` tells i
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -156,6 +156,13 @@ class Book:
                 answers.append(self._place(unit, stream, rows))
         self._flush(rows)
         return answers
+
+    def put_lists(self, batches: Iterable[Batch]) -> None:
+        """Write the list rows of batches alone, of several with one key the last; their claims go another way."""
+        rows = _Rows()
+        for batch in batches:
+            _collect(replace(batch, claims=()), rows)
+        self._flush(rows)
 
     def _look_around(self) -> None:
         (data_version,) = self._connection.execute("PRAGMA data_version").fetchone()

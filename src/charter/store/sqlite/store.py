@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,12 @@ from charter.store.port import (
     Appended,
     ApprovalRow,
     Batch,
+    Difference,
     Due,
     EffectRow,
     Filter,
     Page,
+    Relisting,
     Sealed,
     StoredEvent,
     TreeHead,
@@ -30,6 +33,8 @@ from charter.store.sqlite.connection import BUSY_SECONDS, Synchronous, checkpoin
 from charter.store.sqlite.listing import APPROVALS, EFFECTS, WORKFLOWS, Listing
 from charter.store.sqlite.migrating import migrate
 from charter.store.sqlite.reader import Readers, Row
+from charter.store.sqlite.rebuilding import rebuild
+from charter.store.sqlite.relisting import differences
 from charter.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -198,6 +203,20 @@ class SqliteStore:
             "SELECT version, data FROM snapshots WHERE tenant = ? AND stream = ? AND shape = ?", (tenant, stream, shape)
         )
         return (row[0], row[1]) if row else None
+
+    async def differences(self, tenant: str, made: Relisting, most: int) -> list[Difference]:
+        return await self._readers.scan(lambda connection: differences(connection, tenant, made, most))
+
+    async def rebuild(self, tenant: str, made: Relisting) -> None:
+        def work() -> None:
+            # A connection of its own: the writer then sees that somebody else has written, and forgets what it remembers.
+            with closing(connect(self.path, self._busy_seconds, write=True, synchronous="FULL")) as connection:
+                rebuild(connection, tenant, made)
+
+        try:
+            await asyncio.to_thread(work)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise translate(error) from None
 
     async def _write(self, sql: str, values: Sequence[Any]) -> int:
         return await self._writer.run(lambda connection: connection.execute(sql, values).rowcount)
