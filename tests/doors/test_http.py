@@ -16,11 +16,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ResourceUpdatedNotification
 
 from charter.model.commands import CancelWorkflow
-from charter.server.auth import TokenVerifier, current_principal, issue_token
+from charter.server.auth import TokenVerifier, current_principal
 from charter.server.http import bind, build_http_app, serve_http
 from charter.server.keys import Keys, create_keys
 from charter.server.mcp import CharterServer, DoorSettings, build_mcp_server
 from charter.server.settings import Settings, load_settings
+from charter.server.tokens import issue_token
 from tests.doors.calls import ERAS, call, code, start, text
 from tests.doors.test_approvals import ask, propose
 from tests.support import AGENT, Harness, Person, says

@@ -19,10 +19,10 @@ from mcp.client.streamable_http import streamable_http_client
 
 from charter.manifests.tool_files import UpstreamManifest, render
 from charter.policies.shipped import shipped_files
-from charter.server.auth import issue_token
 from charter.server.keys import load_keys
 from charter.server.settings import Settings, load_settings
 from charter.server.starter import write_starter
+from charter.server.tokens import issue_token
 from tests.guarantees.upstream import ROOT, wait_for_port
 from tests.ports import free_port
 

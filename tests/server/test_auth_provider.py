@@ -16,10 +16,11 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from charter.errors import Unauthenticated
 from charter.model.principal import Principal
 from charter.server import jwks as fetching
-from charter.server.auth import TokenVerifier, issue_token
+from charter.server.auth import TokenVerifier
 from charter.server.jwks import JwksKeys, parse_jwks
 from charter.server.keys import Keys, create_keys
 from charter.server.settings import Settings, load_settings
+from charter.server.tokens import issue_token
 
 pytestmark = pytest.mark.anyio
 

@@ -21,10 +21,11 @@ from mcp.server.auth.provider import AccessToken
 
 from charter.errors import InvalidInput, Unauthenticated
 from charter.model.principal import Principal
-from charter.server.auth import TokenVerifier, current_principal, issue_token, stdio_principal
+from charter.server.auth import TokenVerifier, current_principal, stdio_principal
 from charter.server.keys import Keys, create_keys
 from charter.server.revoked import RevokedTokens
 from charter.server.settings import Settings, load_settings
+from charter.server.tokens import issue_token
 
 pytestmark = pytest.mark.anyio
 
@@ -180,7 +181,7 @@ async def test_the_cache_checks_expiry_and_revocation_again(keys: Keys, clock: C
 
 
 async def test_the_cache_is_bounded(keys: Keys, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charter.server.auth.MAX_CACHED", 3)
+    monkeypatch.setattr("charter.server.tokens.MAX_CACHED", 3)
     for _ in range(6):
         await verifier.verify(issued(keys))
     assert len(verifier._cache) == 3

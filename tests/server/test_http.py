@@ -24,11 +24,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from charter.errors import Denied, Misconfigured
-from charter.server.auth import TokenVerifier, current_principal, issue_token
+from charter.server.auth import TokenVerifier, current_principal
 from charter.server.http import bind, build_http_app, fallback_principal, request_principal, serve_http
 from charter.server.keys import Keys, create_keys
 from charter.server.settings import Settings, load_settings
 from charter.server.telemetry import current_trace_id
+from charter.server.tokens import issue_token
 
 pytestmark = pytest.mark.anyio
 

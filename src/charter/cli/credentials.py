@@ -20,8 +20,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def _file() -> SecretFile:
-    from charter.server.app import secret_file
     from charter.server.keys import load_keys
+    from charter.server.secret_store import secret_file
 
     loaded = settings()
     return secret_file(loaded, load_keys(loaded.keys_folder))

@@ -77,7 +77,8 @@ def _door(charter: Charter, *, stdio: bool) -> CharterServer:
             default_template=charter.settings.workflows.default_template,
         ),
     )
-    charter.registry.subscribe(server.notices.tools_changed)
+    if charter.registry is not None:
+        charter.registry.subscribe(server.notices.tools_changed)
     charter.engine.relay_when(server.notices.wanted)
     return server
 

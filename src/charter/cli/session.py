@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from charter.server.keys import Keys
     from charter.server.revoked import RevokedTokens
     from charter.server.settings_model import Settings
+    from charter.server.tokens import Verifier
 
 T = TypeVar("T")
 
@@ -104,6 +105,13 @@ def verifier(config: Settings, keys: Keys) -> TokenVerifier:
     return TokenVerifier(config, keys, revoked=revoked_tokens(config))
 
 
+def _principals(config: Settings, keys: Keys) -> Verifier[Principal]:
+    """The same without the parts that a server needs."""
+    from charter.server.tokens import Verifier
+
+    return Verifier(config, keys, made=lambda accepted: accepted.principal, revoked=revoked_tokens(config))
+
+
 def revoked_tokens(config: Settings) -> RevokedTokens:
     """The list of tokens that were taken back, beside the keys."""
     from charter.server.revoked import RevokedTokens
@@ -116,7 +124,7 @@ async def principal(config: Settings, keys: Keys, by: Who) -> Principal:
     token = _given_token(by)
     if token is None:
         token = _own_token(config, keys, by)
-    return (await verifier(config, keys).verify(token)).principal
+    return await _principals(config, keys).verify(token)
 
 
 def _given_token(by: Who) -> str | None:
@@ -130,7 +138,7 @@ def _given_token(by: Who) -> str | None:
 
 
 def _own_token(config: Settings, keys: Keys, by: Who) -> str:
-    from charter.server.auth import issue_token
+    from charter.server.tokens import issue_token
 
     if not config.auth.local_keys:
         raise Unauthenticated(

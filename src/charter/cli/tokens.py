@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import jwt
 import orjson
 import typer
 
@@ -50,8 +49,8 @@ def issue(
     as_json: Json = False,
 ) -> None:
     """Print a signed token. Whoever holds it is the subject until it expires; keep it out of files that are shared."""
-    from charter.server.auth import issue_token
     from charter.server.keys import load_keys
+    from charter.server.tokens import issue_token
 
     name, what = _subject(agent, human, subject, kind)
     loaded = settings()
@@ -150,6 +149,8 @@ def _read(given: str | None) -> str:
 
 
 def _claims(token: str) -> dict[str, Any]:
+    import jwt
+
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):

@@ -104,8 +104,8 @@ def _tell_added(upstream: UpstreamManifest, left_out: tuple[str, ...], accepted:
 
 def sources(config: Settings) -> Sources:
     """Where the references of manifests are resolved: the environment and the encrypted secrets."""
-    from charter.server.app import secret_file
     from charter.server.keys import load_keys
+    from charter.server.secret_store import secret_file
     from charter.server.settings import process_environment
     from charter.tools.connecting import Sources
 
@@ -191,6 +191,7 @@ def check(
     """Connect to the upstreams and say how each is; exit code 5 when one does not answer, 1 when a tool has changed."""
 
     async def look(charter: Charter) -> tuple[list[Any], list[str]]:
+        assert charter.registry is not None  # it connects
         found = [status for status in charter.registry.upstreams() if name in (None, status.server)]
         entries = charter.registry.entries()
         changed = [

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -17,25 +18,28 @@ from charter.engine.checkpoints import Checkpointer
 from charter.engine.embedded import EmbeddedEngine
 from charter.errors import CharterError
 from charter.gate import Gate, Limits, Parts, Queries
+from charter.gate.parts import ToolRunner, Tools
 from charter.manifests.templates import Catalogue, bundled_templates, load_template
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
-from charter.server.evaluator import PolicySets
 from charter.server.kept_notes import KeptNotes
 from charter.server.keys import Keys, load_keys
+from charter.server.late_policies import LatePolicies
 from charter.server.pending import PendingApprovals
-from charter.server.secret_store import SecretFile
+from charter.server.secret_store import secret_file
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
 from charter.store.opening import open_store
 from charter.store.port import Store
 from charter.store.sealing import Sealer
-from charter.tools.connecting import Sources
 from charter.tools.folder import fingerprint, load_folder
-from charter.tools.registry import Registry
-from charter.tools.runner import Runner
+from charter.tools.unconnected import UnconnectedRunner, UnconnectedTools
 from charter.workflows.expressions import problem
+
+if TYPE_CHECKING:
+    from charter.server.evaluator import PolicySets
+    from charter.tools.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +72,23 @@ class GovernedTools:
 
 @dataclass(slots=True)
 class Charter:
-    """A Charter that runs: what doors and commands need of it."""
+    """A Charter that runs: what doors and commands need of it. ``registry`` is None in a process that calls no tools."""
 
     settings: Settings
     keys: Keys
     store: Store
-    registry: Registry
-    policies: PolicySets
+    registry: Registry | None
+    late_policies: LatePolicies
     gate: Gate
     queries: Queries
     engine: EmbeddedEngine
     checkpointer: Checkpointer
     telemetry: Telemetry
+
+    @property
+    def policies(self) -> PolicySets:
+        """The policy sets in force."""
+        return self.late_policies.sets
 
     async def drain(self) -> None:
         """Before the doors close: take nothing new, and wait for running calls as long as is configured."""
@@ -100,13 +109,11 @@ def read_templates(folder: Path | None) -> Catalogue:
     return catalogue
 
 
-def secret_file(settings: Settings, keys: Keys) -> SecretFile:
-    """The upstreams' credentials."""
-    return SecretFile(settings.keys_folder / "secrets.json", Sealer(keys.sealing, keys.sealing_current))
-
-
 def open_registry(settings: Settings, keys: Keys) -> Registry:
     """The governed tools of the manifests folder; connecting begins when its ``running`` is entered."""
+    from charter.tools.connecting import Sources
+    from charter.tools.registry import Registry
+
     folder = settings.tools.manifests
     sources = Sources(environment=process_environment(), secrets=secret_file(settings, keys))
     if folder is None or not folder.is_dir():
@@ -144,7 +151,7 @@ def publisher(path: Path | None) -> Callable[[str, bytes], None] | None:
     return publish
 
 
-def _policies_follow_tools(registry: Registry, policies: PolicySets, tools: GovernedTools) -> None:
+def _policies_follow_tools(registry: Registry, policies: PolicySets, tools: Tools) -> None:
     def follow() -> None:
         try:
             policies.reload(tools.all())
@@ -161,7 +168,8 @@ async def running(
     """A whole Charter for as long as the block lasts.
 
     ``connect`` keeps the upstreams connected; ``drive`` runs the engine and the checkpoints. The command line needs neither:
-    it decides and reads, and leaves running to the server. Raises ``Misconfigured`` where the configuration does not hold.
+    it decides and reads, and leaves running to the server. Raises ``Misconfigured`` where the configuration does not hold;
+    a process that calls no tools reads its policies, and hears of what is wrong with them, when it first needs them.
     """
     keys = load_keys(settings.keys_folder)
     telemetry = Telemetry.configure(settings)
@@ -170,12 +178,12 @@ async def running(
         stack.callback(telemetry.shutdown)
         await store.open()
         stack.push_async_callback(store.close)
-        charter = _wire(settings, keys, store, telemetry, clock)
+        charter = _wire(settings, keys, store, telemetry, clock, connect=connect)
         if drive:  # the very last: after all that the parts below write when they end
             stack.push_async_callback(charter.checkpointer.sign_last)
         stack.push_async_callback(charter.gate.close)
         await store.enlist(charter.gate.parts.instance)
-        if connect:
+        if charter.registry is not None:
             await stack.enter_async_context(charter.registry.running())
             # Clients give a server they start five to ten seconds: a slow upstream is waited for by the calls that want it.
             await charter.registry.wait_ready(STARTING_SECONDS if drive else CHECKING_SECONDS)
@@ -184,17 +192,37 @@ async def running(
         yield charter
 
 
-def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, clock: Callable[[], int]) -> Charter:
+@dataclass(frozen=True, slots=True)
+class _ToolSide:
+    tools: Tools
+    runner: ToolRunner
+    registry: Registry | None = None
+
+
+def _tool_side(settings: Settings, keys: Keys, *, connect: bool) -> _ToolSide:
+    """Loads what it takes to connect, and how to run a tool, only where that is wanted: it is most of the start."""
+    if not connect:
+        folder = settings.tools.manifests
+        return _ToolSide(UnconnectedTools(load_folder(folder) if folder is not None else ()), UnconnectedRunner())
+    from charter.tools.runner import Runner
+
     registry = open_registry(settings, keys)
-    tools = GovernedTools(registry)
-    policies = PolicySets(settings.policies.folder, settings.policies.shadow, tools.all())
-    _policies_follow_tools(registry, policies, tools)
+    return _ToolSide(GovernedTools(registry), Runner(registry), registry)
+
+
+def _wire(
+    settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, clock: Callable[[], int], *, connect: bool
+) -> Charter:
+    side = _tool_side(settings, keys, connect=connect)
+    policies = LatePolicies(settings.policies.folder, settings.policies.shadow, side.tools)
+    if side.registry is not None:
+        _policies_follow_tools(side.registry, policies.sets, side.tools)
     parts = Parts(
         store=store,
         sealer=Sealer(keys.sealing, keys.sealing_current),
-        evaluator=policies,
-        tools=tools,
-        runner=Runner(registry),
+        evaluator=policies if side.registry is None else policies.sets,
+        tools=side.tools,
+        runner=side.runner,
         templates=read_templates(settings.workflows.templates),
         clock=clock,
         entropy=lambda: secrets.token_bytes(32),
@@ -219,8 +247,8 @@ def _wire(settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, cl
         settings=settings,
         keys=keys,
         store=store,
-        registry=registry,
-        policies=policies,
+        registry=side.registry,
+        late_policies=policies,
         gate=gate,
         queries=Queries(gate),
         engine=EmbeddedEngine(gate),

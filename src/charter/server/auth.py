@@ -1,50 +1,28 @@
-"""Bearer tokens: issuing them with Charter's own key, and verifying those and an identity provider's.
+"""Who sends a request: verified bearer tokens as the MCP SDK carries them, and the caller of stdio.
 
-A token is taken only if all of this holds: three parts, at most 16 KiB; header ``typ`` one of the configured
-types, no ``crit``, a ``kid`` that names a trusted key; a signature by that key under *the key's* algorithm
-(the header's ``alg`` must agree, it never chooses); the issuer that the key belongs to; an audience that is
-this server (RFC 8707); ``iat``, ``nbf`` and ``exp`` that hold now, within the leeway; a life no longer than
-configured; not revoked. All else is a 401 that does not say why; the reason goes to the log as a code.
-
-No token is ever passed on to an upstream.
+How a token is verified is told in ``tokens``. No token is ever passed on to an upstream.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import jwt
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from pydantic import Field
 
-from charter.errors import CharterError, InvalidInput, Unauthenticated
-from charter.model.principal import Principal, PrincipalKind
-from charter.server.claims import RESERVED, local_principal, provider_principal, refused, valid_id
-from charter.server.jwks import JwksKeys, VerifyKey
+from charter.errors import Unauthenticated
+from charter.model.principal import Principal
+from charter.server.claims import refused
+from charter.server.jwks import JwksKeys
 from charter.server.keys import Keys
 from charter.server.revoked import RevokedTokens
 from charter.server.settings_model import Settings
+from charter.server.tokens import Accepted, Verifier
 
 _log = logging.getLogger(__name__)
-
-TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's media type, not a secret
-MAX_TOKEN_CHARACTERS = 16_384
-MAX_CACHED = 4096
-CACHE_SECONDS = 300.0
-"""How long a verified token is believed before its signature is checked again (its key may have been
-withdrawn).
-"""
-
-_REQUIRED = ["iss", "aud", "sub", "iat", "exp"]
-_jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 
 
 class VerifiedToken(AccessToken):
@@ -58,71 +36,7 @@ class VerifiedToken(AccessToken):
     jti: str | None = None
 
 
-def issue_token(
-    keys: Keys,
-    *,
-    subject: str,
-    kind: PrincipalKind,
-    audience: str,
-    issuer: str,
-    tenant: str = "default",
-    roles: Sequence[str] = (),
-    acts_for: str | None = None,
-    acts_for_roles: Sequence[str] = (),
-    ttl: int = 8 * 3600,
-    now: Callable[[], float] = time.time,
-) -> str:
-    """A signed token for ``subject``, living ``ttl`` seconds; the claims are laid out in
-    ``charter.server.claims``.
-
-    ``acts_for`` is for agents: the person behind. Raises ``InvalidInput`` for names that no token may carry.
-    """
-    if not valid_id(subject) or (acts_for is not None and not valid_id(acts_for)):
-        raise InvalidInput(
-            "A subject is up to 256 visible characters without spaces, and not `charter:…`.",
-            code="bad_subject",
-        )
-    if RESERVED in (*roles, *acts_for_roles):
-        raise InvalidInput("The role `charter` is Charter's own.", code="reserved_role")
-    if (acts_for is not None and kind != "agent") or (acts_for is None and acts_for_roles):
-        raise InvalidInput("Only an agent acts for somebody, who must be named.", code="acts_for_needs_agent")
-    if ttl <= 0:
-        raise InvalidInput("A token lives for at least one second.", code="bad_ttl")
-    issued = int(now())
-    own: dict[str, Any] = {"kind": kind, "tenant": tenant, "roles": list(roles)}
-    claims: dict[str, Any] = {
-        "iss": issuer,
-        "aud": audience,
-        "sub": acts_for or subject,
-        "client_id": subject,
-    }
-    claims |= {
-        "iat": issued,
-        "nbf": issued,
-        "exp": issued + ttl,
-        "jti": secrets.token_urlsafe(16),
-        "charter": own,
-    }
-    if acts_for is not None:
-        claims["act"] = {"sub": subject}
-        own["acts_for_roles"] = list(acts_for_roles)
-    _refuse_unverifiable(claims)
-    key = keys.tokens[0]
-    return _jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": TOKEN_TYPE, "kid": key.kid})
-
-
-def _refuse_unverifiable(claims: Mapping[str, Any]) -> None:
-    try:
-        local_principal(claims)
-    except Unauthenticated as error:
-        raise InvalidInput(
-            f"No valid token could say this ({error.error_code}).",
-            code="bad_token_claims",
-            next_step="A tenant is letters, digits and ._-; a role is a text of up to 128 characters.",
-        ) from None
-
-
-class TokenVerifier:
+class TokenVerifier(Verifier[VerifiedToken]):
     """Verifies bearer tokens; fits the MCP SDK's ``TokenVerifier`` protocol."""
 
     def __init__(
@@ -134,13 +48,7 @@ class TokenVerifier:
         revoked: RevokedTokens | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._settings, self._now = settings, now
-        own = keys.tokens if keys is not None and settings.auth.local_keys else ()
-        self._local = {key.kid: VerifyKey(key=key.public, algorithm="EdDSA") for key in own}
-        url = settings.auth.jwks_url
-        self._jwks = jwks or (JwksKeys(url) if url else None)
-        self.revoked = revoked if revoked is not None else RevokedTokens(now=now)
-        self._cache: OrderedDict[bytes, tuple[float, VerifiedToken]] = OrderedDict()
+        super().__init__(settings, keys, made=_carried, jwks=jwks, revoked=revoked, now=now)
 
     async def verify_token(self, token: str) -> VerifiedToken | None:
         """The verified token, or None; the SDK answers None with 401."""
@@ -150,104 +58,27 @@ class TokenVerifier:
             _log.info("A bearer token was refused: %s.", error.error_code)
             return None
 
-    async def verify(self, token: str) -> VerifiedToken:
-        """The same for callers that want the reason: raises ``Unauthenticated`` with a code ``token_…``."""
-        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-            raise refused("token_malformed")
-        name = hashlib.sha256(token.encode()).digest()
-        cached = self._cache.get(name)
-        if cached is not None and cached[0] > self._now():
-            self._cache.move_to_end(name)
-            verified = cached[1]
-            self._check_life(verified.claims or {})
-        else:
-            self._cache.pop(name, None)
-            verified = await self._verify_anew(token)
-            self._remember(name, verified)
-        if verified.jti is not None and verified.jti in self.revoked:
-            raise refused("token_revoked")
-        return verified
-
     def principal(self, token: AccessToken) -> Principal:
         """The principal of a token that this class verified; any other object is refused."""
         if not isinstance(token, VerifiedToken):
             raise refused("token_unverified")
         return token.principal
 
-    async def _verify_anew(self, token: str) -> VerifiedToken:
-        key, issuer, local = await self._key_for(_header(token, self._settings.auth.token_types))
-        if key.algorithm not in self._settings.auth.algorithms:
-            raise refused("token_algorithm")
-        claims = self._signed_claims(token, key, issuer)
-        self._check_life(claims)
-        try:
-            principal = local_principal(claims) if local else provider_principal(claims, self._settings)
-        except CharterError:
-            raise
-        except (ValueError, TypeError):
-            raise refused("token_claims") from None
-        jti = claims.get("jti")
-        if jti is not None and not isinstance(jti, str):
-            raise refused("token_claims")
-        scope = claims.get("scope")
-        return VerifiedToken(
-            token=token,
-            # The SDK binds sessions and request states to this; so it must tell tenants and kinds apart.
-            client_id=f"{principal.tenant}/{principal.kind}/{principal.id}",
-            scopes=scope.split() if isinstance(scope, str) else [],
-            expires_at=int(claims["exp"]),
-            resource=self._settings.resource,
-            subject=str(claims["sub"]),
-            claims=claims,
-            principal=principal,
-            jti=jti,
-        )
 
-    async def _key_for(self, header: Mapping[str, Any]) -> tuple[VerifyKey, str, bool]:
-        """The key that ``kid`` names, the issuer whose key it is, and whether it is Charter's own."""
-        kid = header["kid"]
-        own = self._local.get(kid)
-        if own is not None:
-            return own, self._settings.local_issuer, True
-        found = await self._jwks.get(kid) if self._jwks is not None else None
-        if found is None:
-            raise refused("token_key")
-        return found, self._settings.auth.issuer or "", False
-
-    def _signed_claims(self, token: str, key: VerifyKey, issuer: str) -> dict[str, Any]:
-        try:
-            return _jwt.decode(
-                token,
-                key.key,
-                algorithms=[key.algorithm],
-                audience=self._settings.audience,
-                issuer=issuer,
-                # Times are checked in _check_life: by the clock handed in, and again for cached tokens.
-                options={"require": _REQUIRED, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
-            )
-        except jwt.InvalidAudienceError:
-            raise refused("token_audience") from None
-        except jwt.InvalidIssuerError:
-            raise refused("token_issuer") from None
-        except jwt.MissingRequiredClaimError:
-            raise refused("token_claims") from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-            raise refused("token_signature") from None
-
-    def _check_life(self, claims: Mapping[str, Any]) -> None:
-        auth, now = self._settings.auth, self._now()
-        issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
-        if expires + auth.leeway_seconds <= now:
-            raise refused("token_expired")
-        if max(issued, _seconds(claims.get("nbf", 0))) > now + auth.leeway_seconds:
-            raise refused("token_not_yet")
-        if not 0 < expires - issued <= auth.max_ttl_seconds:
-            raise refused("token_lives_too_long")
-
-    def _remember(self, name: bytes, verified: VerifiedToken) -> None:
-        self._cache[name] = (self._now() + CACHE_SECONDS, verified)
-        while len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
+def _carried(accepted: Accepted) -> VerifiedToken:
+    principal, claims = accepted.principal, dict(accepted.claims)
+    return VerifiedToken(
+        token=accepted.token,
+        # The SDK binds sessions and request states to this; so it must tell tenants and kinds apart.
+        client_id=f"{principal.tenant}/{principal.kind}/{principal.id}",
+        scopes=list(accepted.scopes),
+        expires_at=int(claims["exp"]),
+        resource=accepted.resource,
+        subject=str(claims["sub"]),
+        claims=claims,
+        principal=principal,
+        jti=accepted.jti,
+    )
 
 
 def stdio_principal(settings: Settings) -> Principal:
@@ -274,24 +105,3 @@ def current_principal(fallback: Principal | None = None) -> Principal:
     if token is not None or fallback is None:
         raise Unauthenticated("The request carries no verified credential.")
     return fallback
-
-
-def _header(token: str, types: Sequence[str]) -> dict[str, Any]:
-    try:
-        header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-        raise refused("token_malformed") from None
-    kind = header.get("typ")
-    normal = kind.lower().removeprefix("application/") if isinstance(kind, str) else None
-    if normal not in {name.lower() for name in types}:
-        raise refused("token_type")
-    if "crit" in header or not isinstance(header.get("kid"), str):
-        raise refused("token_key")
-    return header
-
-
-def _seconds(value: Any) -> float:
-    """A NumericDate (RFC 7519): a finite number of plausible size; a boolean is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 2**53:
-        raise refused("token_times")
-    return float(value)

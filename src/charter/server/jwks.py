@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import httpx2
 import jwt
 import orjson
+
+from charter.server.tokens import VerifyKey
 
 _log = logging.getLogger(__name__)
 
@@ -26,14 +26,6 @@ FRESH_SECONDS = 300.0
 STALE_SECONDS = 86_400.0
 PAUSE_SECONDS = 30.0
 TIMEOUT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyKey:
-    """A public key and the one algorithm that it may be used with. The token's header has no say in it."""
-
-    key: Any
-    algorithm: str
 
 
 class JwksKeys:

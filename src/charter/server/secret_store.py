@@ -16,6 +16,8 @@ from typing import Any
 import orjson
 
 from charter.errors import InvalidInput, Misconfigured
+from charter.server.keys import Keys
+from charter.server.settings_model import Settings
 from charter.store.port import Sealed
 from charter.store.sealing import Sealer
 
@@ -86,3 +88,8 @@ class SecretFile(Mapping[str, str]):
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)
+
+
+def secret_file(settings: Settings, keys: Keys) -> SecretFile:
+    """The upstreams' credentials."""
+    return SecretFile(settings.keys_folder / "secrets.json", Sealer(keys.sealing, keys.sealing_current))

@@ -11,14 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
@@ -27,11 +24,14 @@ from charter.errors import CharterError
 from charter.gate.spans import ATTRIBUTES, Attr, Metric, execute_tool, governed, invoke_workflow, moment, policy
 from charter.model.policy import Decision
 from charter.server.settings_model import Settings
-from charter.server.telemetry_export import Ids, Scrubbing, chosen_ids, otlp_metrics, otlp_spans, resource_of
+from charter.server.telemetry_shared import MAX_TEXT, chosen_ids
 from charter.store.port import NewEvent
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace.export import SpanExporter
+
 SCOPE = "charter"
-_MAX_TEXT = 256
 _NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 
 
@@ -73,12 +73,9 @@ class Telemetry:
             if isinstance(hosted, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return cls()
             return cls(hosted, metrics.get_meter_provider())
-        resource = resource_of(settings, instance)
-        limits = SpanLimits(max_span_attribute_length=_MAX_TEXT)
-        tracer_provider = TracerProvider(resource=resource, id_generator=Ids(), span_limits=limits)
-        tracer_provider.add_span_processor(BatchSpanProcessor(Scrubbing(exporter or otlp_spans(settings))))
-        readers = [metric_reader] if metric_reader else otlp_metrics(settings)
-        meter_provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=True)
+        from charter.server.telemetry_export import providers  # the SDK is a quarter of a command's start
+
+        tracer_provider, meter_provider = providers(settings, exporter, metric_reader, instance)
         if install:
             trace.set_tracer_provider(tracer_provider)
             metrics.set_meter_provider(meter_provider)
@@ -232,8 +229,8 @@ class Telemetry:
     def shutdown(self) -> None:
         """Send what is waiting, and stop. Blocks for some four seconds when the collector does not answer."""
         for provider in (self._tracer_provider, self._meter_provider):
-            if isinstance(provider, TracerProvider | MeterProvider):
-                provider.shutdown()
+            if callable(shutdown := getattr(provider, "shutdown", None)):  # the API's own have none
+                shutdown()
 
     @contextmanager
     def _recorded(
@@ -304,7 +301,7 @@ def decision_attributes(decision: Decision, action: str) -> dict[str, AttributeV
 def safe_attributes(attributes: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
     """Those with a known name and a value; texts are cut at 256 characters."""
     return {
-        name: value[:_MAX_TEXT] if isinstance(value, str) else value
+        name: value[:MAX_TEXT] if isinstance(value, str) else value
         for name, value in attributes.items()
         if value is not None and name in ATTRIBUTES
     }

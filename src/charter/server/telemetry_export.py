@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Final
 
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanKind, Status
 
 from charter import __version__
 from charter.server.settings_model import Settings
+from charter.server.telemetry_shared import MAX_TEXT, chosen_ids
 
 EXPORT_SECONDS: Final = 2.0
 """For one export with all its retries; a collector that is gone must not hold up the end of the process."""
 MAX_NAME: Final = 256
 _EXCEPTION_TEXTS: Final = ("exception.message", "exception.stacktrace")
-chosen_ids: ContextVar[tuple[int, int] | None] = ContextVar("charter_span_ids", default=None)
-"""The trace and span id that the next span gets; see ``Ids``."""
+
+
+def providers(
+    settings: Settings, exporter: SpanExporter | None, metric_reader: MetricReader | None, instance: str | None
+) -> tuple[TracerProvider, MeterProvider]:
+    """What makes spans and metrics, and where they go: as configured, unless an exporter or reader is given."""
+    resource = resource_of(settings, instance)
+    limits = SpanLimits(max_span_attribute_length=MAX_TEXT)
+    tracer_provider = TracerProvider(resource=resource, id_generator=Ids(), span_limits=limits)
+    tracer_provider.add_span_processor(BatchSpanProcessor(Scrubbing(exporter or otlp_spans(settings))))
+    readers = [metric_reader] if metric_reader else otlp_metrics(settings)
+    return tracer_provider, MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=True)
 
 
 class Scrubbing(SpanExporter):

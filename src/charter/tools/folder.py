@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from charter.errors import Misconfigured
@@ -26,6 +27,20 @@ def load_file(path: Path) -> UpstreamManifest:
             next_step="Check the file and its rights.",
         ) from None
     return parse(text, path.name)
+
+
+def by_server(manifests: Iterable[UpstreamManifest]) -> dict[str, UpstreamManifest]:
+    """By the upstream's name. Raises ``Misconfigured`` when two files describe one."""
+    found: dict[str, UpstreamManifest] = {}
+    for manifest in manifests:
+        if manifest.server in found:
+            raise Misconfigured(
+                f"Two tool files describe the upstream {manifest.server!r}.",
+                code="bad_tool_file",
+                next_step="Remove one of them, or rename its server.",
+            )
+        found[manifest.server] = manifest
+    return found
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -18,6 +18,7 @@ from charter.manifests.definitions import definition_diff, pinned_definition
 from charter.manifests.tool_files import UpstreamManifest
 from charter.model.tool import Quarantine, ToolManifest
 from charter.tools.connecting import Sources
+from charter.tools.folder import by_server
 from charter.tools.upstream import DEFAULT_PACE, Pace, Upstream
 
 Load = Callable[[], Iterable[UpstreamManifest]]
@@ -75,7 +76,7 @@ class Registry:
         self._listeners: dict[int, Callable[[], None]] = {}
         self._tasks: TaskGroup | None = None
         self.reload_error: str | None = None
-        self._take(_by_server(load()))
+        self._take(by_server(load()))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Registry]:
@@ -138,7 +139,7 @@ class Registry:
 
         Raises ``Misconfigured`` and leaves everything as it was when a file cannot be read.
         """
-        manifests = _by_server(self._load())
+        manifests = by_server(self._load())
         self.reload_error = None
         self._take(manifests)
 
@@ -194,19 +195,6 @@ class Registry:
 async def _run_in(scope: anyio.CancelScope, upstream: Upstream) -> None:
     with scope:
         await upstream.run()
-
-
-def _by_server(manifests: Iterable[UpstreamManifest]) -> dict[str, UpstreamManifest]:
-    found: dict[str, UpstreamManifest] = {}
-    for manifest in manifests:
-        if manifest.server in found:
-            raise Misconfigured(
-                f"Two tool files describe the upstream {manifest.server!r}.",
-                code="bad_tool_file",
-                next_step="Remove one of them, or rename its server.",
-            )
-        found[manifest.server] = manifest
-    return found
 
 
 def _same_connection(old: UpstreamManifest, new: UpstreamManifest) -> bool:
