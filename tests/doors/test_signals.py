@@ -12,12 +12,13 @@ import orjson
 import pytest
 
 from charter.model.template import Template
-from charter.server.auth import TokenVerifier, current_principal, issue_token
+from charter.server.auth import TokenVerifier, current_principal
 from charter.server.http import bind, build_http_app, serve_http
 from charter.server.keys import Keys, create_keys
 from charter.server.mcp import DoorSettings, build_mcp_server
 from charter.server.settings import Settings, load_settings
 from charter.server.signals_http import ingestion_route
+from charter.server.tokens import issue_token
 from charter.store.port import Filter, Page
 from tests.support import Harness, Upstreams, running_charter
 
