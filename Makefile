@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint bench lock clean
+.PHONY: setup demo test test-slow test-all search lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -22,8 +22,16 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+test-all: test test-slow
+
+# The property tests on examples that were never tried: a failure prints how to have it again.
+search: $(STAMP)
+	CHARTER_HYPOTHESIS=search $(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/guarantees/test_stateful.py
+	CHARTER_HYPOTHESIS=search $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/workflows tests/manifests tests/audit \
+	  tests/policies tests/store tests/guarantees/test_stateful.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

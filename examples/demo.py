@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +76,13 @@ def charter(folder: Path, *args: str, token: str | None = None) -> str:
     return done.stdout.strip()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A free port that nobody else is given before the server takes it: it is bound here, and not listened on."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @asynccontextmanager
@@ -252,10 +255,11 @@ async def main() -> None:
     charter(Path.cwd(), "init", str(folder))
     # The port is part of the server's URL, and the URL is the audience of every token: all commands must know it.
     os.environ.pop("CHARTER_TOKEN", None)
-    os.environ["CHARTER_SERVER_PORT"] = str(port := free_port())
-    async with serving(folder, port) as url:
-        story.note(f"charter serve: {url}")
-        workflow_id = await play(story, folder, url, ask_here)
+    with reserved_port() as port:
+        os.environ["CHARTER_SERVER_PORT"] = str(port)
+        async with serving(folder, port) as url:
+            story.note(f"charter serve: {url}")
+            workflow_id = await play(story, folder, url, ask_here)
     audit(story, folder, workflow_id)
     database = folder / ".charter" / "charter.sqlite"
     print(f"\nThe database is {database}; look further with: cd {folder} && {_command()} audit log")

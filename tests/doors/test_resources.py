@@ -124,7 +124,7 @@ async def told(charter: Harness, era: str, *uris: str, principal: Any = AGENT) -
 
 
 async def hears(heard: list[str], what: str) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while what not in heard:  # noqa: ASYNC110 - it waits for a notification
             await anyio.sleep(0.01)
 

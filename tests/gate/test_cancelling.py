@@ -10,9 +10,12 @@ import anyio
 import pytest
 
 from charter.model import commands as cmd
-from charter.model.effect import EffectOutcome
+from charter.model.base import JsonObject
+from charter.model.effect import Effect, EffectOutcome
+from charter.model.tool import Quarantine, ToolManifest
+from charter.tools.runner import Runner
 from tests.gate.conftest import Open
-from tests.guarantees.upstream import Counting
+from tests.guarantees.upstream import Counting, Governed
 from tests.guarantees.world import Desk, Work
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +103,7 @@ async def test_a_call_whose_caller_leaves_at_any_wait_has_an_end_on_record(
     else:
         pytest.fail("the call never ran through")
     assert not await desk.effects("running")
-    await anyio.sleep(0.2)  # whatever was sent has arrived
+    await (await desk.session()).invoke("counter__read", what="x")  # whatever was sent before has arrived
     counts = upstream.counts("charge")
     assert set(ended.values()) >= {"failed", "in_doubt", "succeeded"}, "every kind of moment was met"
     for key, end in ended.items():
@@ -144,9 +147,12 @@ async def test_who_leaves_while_the_intent_is_written_leaves_a_call_that_was_nev
 
 
 @pytest.mark.guarantee("G5")
-async def test_who_leaves_during_the_call_leaves_a_doubt_and_a_read_leaves_none(desk: Desk, upstream: Counting) -> None:
+async def test_who_leaves_during_the_call_leaves_a_doubt_and_a_read_leaves_none(
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting
+) -> None:
+    desk = await opened(tools=Patient(tools[0]))
     work = await desk.session()
-    proposal_id = await work.approved("counter__slow", seconds=0.9)
+    proposal_id = await work.approved("counter__slow", seconds=60)
     task = asyncio.create_task(work.run(proposal_id))
     while not upstream.calls():  # noqa: ASYNC110 - it waits for another process
         await asyncio.sleep(0.01)
@@ -185,6 +191,38 @@ async def test_any_other_command_is_whole_or_not_there(desk: Desk, way: Any) -> 
     await desk.check_record()
 
 
+class Patient:
+    """The same tools, whose calls may take their time: only the test ends them."""
+
+    def __init__(self, tools: Governed) -> None:
+        self._tools = tools
+
+    def find(self, name: str) -> ToolManifest | None:
+        tool = self._tools.find(name)
+        return tool and tool.model_copy(update={"timeout_seconds": 120})
+
+    def quarantine(self, name: str) -> Quarantine | None:
+        return self._tools.quarantine(name)
+
+    def all(self) -> tuple[ToolManifest, ...]:
+        return self._tools.all()
+
+
+class Telling:
+    """The same runner, which says when an answer has come."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner, self.answered = runner, asyncio.Event()
+
+    async def run(self, effect: Effect, **more: Any) -> EffectOutcome:
+        outcome = await self._runner.run(effect, **more)
+        self.answered.set()
+        return outcome
+
+    async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None:
+        return await self._runner.preview(manifest, arguments)
+
+
 class Breaking:
     """A runner that breaks its promise never to raise."""
 
@@ -207,16 +245,19 @@ async def test_a_runner_that_breaks_leaves_a_doubt_and_no_call_that_runs_for_eve
 
 @pytest.mark.guarantee("G5")
 async def test_an_outcome_is_on_record_even_if_the_caller_leaves_while_the_run_is_busy(
-    desk: Desk, upstream: Counting
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting
 ) -> None:
     """The outcome waits for its turn behind another command of the same run; the caller does not wait for it."""
+    runner = Telling(tools[1])
+    desk = await opened(runner=runner, tools=Patient(tools[0]))
     work: Work = await desk.session()
     proposal_id = await work.approved("counter__slow", seconds=0.2)
     task = asyncio.create_task(work.run(proposal_id))
     while not upstream.calls():  # noqa: ASYNC110 - it waits for another process
         await asyncio.sleep(0.01)
     async with desk.gate._lock("default", work.workflow_id):
-        await asyncio.sleep(0.4)  # the answer is here and waits for the lock
+        await runner.answered.wait()
+        await anyio.wait_all_tasks_blocked()  # the answer waits for the lock
         task.cancel()
         await asyncio.sleep(0.05)
     await asyncio.gather(task, return_exceptions=True)

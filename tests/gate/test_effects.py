@@ -43,7 +43,7 @@ async def test_any_other_tool_whose_answer_is_lost_is_in_doubt_and_never_repeate
     desk: Desk, upstream: Counting
 ) -> None:
     work = await desk.session()
-    outcome = await work.run(await work.approved("counter__slow", seconds=3))
+    outcome = await work.run(await work.approved("counter__slow", seconds=60))
     assert (outcome.status, outcome.error_code) == ("in_doubt", "upstream_timeout")
     assert "Do not repeat" in outcome.next_step
     blocker = next(b for b in (await work.context()).blocked_by if b.what == "effect_in_doubt")
@@ -58,7 +58,7 @@ async def test_an_operator_finds_out_what_became_of_it(
     desk: Desk, upstream: Counting, resolution: str, calls: int
 ) -> None:
     work = await desk.session()
-    doubt = await work.run(await work.approved("counter__slow", seconds=3))
+    doubt = await work.run(await work.approved("counter__slow", seconds=60))
     for nobody in (AGENT, BOB):
         with pytest.raises(Denied):
             await desk.resolve(work.workflow_id, doubt.effect_id, resolution, by=nobody)

@@ -78,8 +78,8 @@ def counting_process(folder: Path) -> Iterator[Counting]:
 
 
 _ADJUSTED: dict[str, dict[str, Any]] = {
-    "write_idempotent": {"timeout_seconds": 1},
-    "slow": {"timeout_seconds": 1},
+    "write_idempotent": {"timeout_seconds": 3},
+    "slow": {"timeout_seconds": 2},
     "secret_echo": {"sensitive_arguments": ("/password",), "sensitive_results": ("",)},
 }
 
