@@ -123,6 +123,46 @@ def test_whatever_is_asked_the_walls_stand(request: Facts) -> None:
         assert request.approval.requested_by != request.principal.id
 
 
+SETS = [
+    (open_, obliging)
+    for open_ in (
+        "permit (principal, action, resource) when { context has workflow_id };",
+        "permit (principal, action, resource); forbid (principal, action, resource) when { context.calls_used > 1 };",
+        "forbid (principal, action, resource) when { context.calls_used + 9223372036854775807 > 0 };"
+        "permit (principal, action, resource);",
+    )
+    for obliging in (
+        '@obligation("dry_run") permit (principal, action, resource) when { context.dry_run };',
+        '@obligation("dry_run") permit (principal, action, resource) when { context.calls_used + 9223372036854775807 > 0 };',
+        "",
+    )
+]
+
+
+@given(facts, st.sampled_from(SETS))
+@settings(max_examples=300, deadline=None)
+def test_one_pass_over_both_sets_says_what_two_passes_say(request: Facts, texts: tuple[str, str]) -> None:
+    """Set A alone decides whether; set B alone says what it takes; an error of A, or of B where A permits, denies."""
+    first, second = (identified(text, name) for text, name in zip(texts, "ab", strict=True))
+    together = evaluate(policies(first, second), request)
+    alone = evaluate(policies(first, ""), request)
+    if alone.verdict == "deny":
+        assert (together.code, together.reason, together.policy_ids) == (alone.code, alone.reason, alone.policy_ids)
+        return
+    obliging = evaluate(policies(OPEN, second), request)
+    if obliging.code == "policy_error":
+        assert together.code == "policy_error"
+    else:
+        assert together.verdict == "permit"
+        assert together.obligations == obliging.obligations
+
+
+def identified(text: str, prefix: str) -> str:
+    """The policies with an id each."""
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    return "\n".join(f'@id("{prefix}{number}") {part};' for number, part in enumerate(parts))
+
+
 @given(facts)
 @settings(max_examples=100, deadline=None)
 def test_without_policies_everything_is_denied(request: Facts) -> None:

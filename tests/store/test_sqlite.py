@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from charter.errors import CharterError, IntegrityError, Misconfigured, Unavailable
 from charter.store.port import Batch, Claim, Filter, Page, Sealed
-from charter.store.sqlite import SqliteStore
+from charter.store.sqlite import SqliteStore, writer
 from charter.store.sqlite.connection import connect
 from charter.store.sqlite.listing import APPROVALS, WORKFLOWS, Listing
 from charter.store.sqlite.migrating import migrate, migrations, statements
@@ -179,6 +180,39 @@ async def test_a_lock_held_too_long_is_told_and_later_appends_go_on(store: Sqlit
     raw.close()
     await store.append(a_batch("wf_1", 0))
     assert len(await whole_log(store, "acme")) == 1
+
+
+async def test_the_event_loop_commits_only_what_nobody_makes_it_wait_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SHORT_SECONDS", 1e9)
+    store = SqliteStore(path, busy_seconds=20)
+    await store.open()
+    await store.append(a_batch("wf_1", 0))
+    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    raw.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.ensure_future(store.append(a_batch(f"wf_{number}", 0))) for number in range(2, 5)]
+    for _ in range(100):  # the loop turns although another process holds the lock
+        await asyncio.sleep(0)
+    assert not any(append.done() for append in waiting)
+    raw.execute("ROLLBACK")
+    raw.close()
+    await asyncio.gather(*waiting)
+    assert len(await whole_log(store, "acme")) == 4
+    await store.close()
+
+
+async def test_the_log_beside_the_file_does_not_grow_without_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SHORT_SECONDS", 1e9)
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 50)
+    store = SqliteStore(path)
+    await store.open()
+    sizes = []
+    for version in range(400):
+        await store.append(a_batch("wf_1", version))
+        sizes.append(path.with_name(path.name + "-wal").stat().st_size)
+    assert max(sizes[200:]) <= 2 * max(sizes[:100])  # it is used again from its beginning
+    await store.close()
 
 
 async def test_erased_bytes_are_in_none_of_the_files(store: SqliteStore, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The SQLite store passes the suite that every store must pass."""
+"""The SQLite store passes the suite that every store must pass, whoever commits: its thread, or the event loop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from charter.store.port import Store
-from charter.store.sqlite import SqliteStore
+from charter.store.sqlite import SqliteStore, writer
 from tests.store.contract import Another, LedgerContract, LogContract
 from tests.store.contract_lists import ListsContract, TimeContract
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[0, 1e9], ids=["thread", "loop"], autouse=True)
+def committing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every commit is too long for the event loop, or (after the first) none is."""
+    monkeypatch.setattr(writer, "SHORT_SECONDS", request.param)
 
 
 @pytest.fixture

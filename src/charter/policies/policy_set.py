@@ -61,10 +61,10 @@ class PolicySources:
 
 
 class Passes(NamedTuple):
-    """The two handles for one action; ``obligations`` is None when no policy of set B can apply to it."""
+    """The handles for one action: set A alone, and ``both`` sets in one, for the one pass of a decision."""
 
     authorise: cedarpy.PolicySet
-    obligations: cedarpy.PolicySet | None
+    both: cedarpy.PolicySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,8 @@ def _passes_by_action(policies: Sequence[Policy]) -> Callable[[str], Passes]:
 
     def build(action: str) -> Passes:
         ids = frozenset({action, schema.INVOKE} if schema.is_tool_action(action) else {action})
-        obliging = matching("obligations", ids)
-        return Passes(syntax.build(matching("authorise", ids)), syntax.build(obliging) if obliging else None)
+        authorising = matching("authorise", ids)
+        return Passes(syntax.build(authorising), syntax.build(authorising | matching("obligations", ids)))
 
     built = lru_cache(maxsize=None)(build)  # at most one entry a verb and a tool that a policy names
     return lambda action: built(action if action in named or not schema.is_tool_action(action) else schema.INVOKE)

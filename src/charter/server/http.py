@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import uvicorn
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
@@ -36,6 +37,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from charter.errors import CharterError, Misconfigured, Unauthenticated
 from charter.model.principal import Principal
 from charter.server.auth import TokenVerifier, VerifiedToken, stdio_principal
+from charter.server.call_lane import CallLane
 from charter.server.problems import ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
 from charter.server.settings_model import MCP_PATH, Settings, is_loopback
 
@@ -77,8 +79,19 @@ def build_http_app(
     app.add_exception_handler(CharterError, on_charter_error)
     app.add_exception_handler(Exception, on_crash)
     app.add_middleware(ProblemBodies)
+    app.add_middleware(
+        CallLane,
+        server=mcp_server,
+        backend=bearer_backend(checked, settings) if checked else None,
+        limit_bytes=settings.server.request_limit_bytes,
+    )
     app.add_middleware(HostAndOrigin, settings=settings)
     return app
+
+
+def bearer_backend(verifier: TokenVerifier, settings: Settings) -> BearerAuthBackend:
+    """The bearer check that the SDK's app makes itself of the same settings."""
+    return BearerAuthBackend(verifier, resource_server_url=_auth_settings(settings).resource_server_url)
 
 
 def fallback_principal(settings: Settings, *, stdio: bool = False) -> Principal | None:

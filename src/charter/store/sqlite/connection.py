@@ -11,8 +11,8 @@ from charter.errors import CharterError, Conflict, IntegrityError, InvalidInput,
 
 Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
 BUSY_SECONDS = 10.0
-# About 16 MB of log between checkpoints into the main file: fewer, larger ones keep the tail of latencies short.
-_CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = 4000
+"""About 16 MB of log between checkpoints into the main file: fewer, larger ones keep the tail of latencies short."""
 _WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 _LACKS_SPACE = frozenset((sqlite3.SQLITE_FULL,))
@@ -52,7 +52,7 @@ def _prepare(connection: sqlite3.Connection, write: bool, synchronous: Synchrono
             next_step="Keep the store on a local disk, in a file of its own.",
         )
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {4 * CHECKPOINT_PAGES}")  # the writer makes them sooner by itself
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
     connection.execute("PRAGMA cache_size = -16000")
     # Erased bytes are overwritten; REPLACE cannot get round the triggers that refuse DELETE.

@@ -1,8 +1,11 @@
-"""The one writer: a thread that owns the writing connection and commits what has queued up as one group.
+"""The one writer: it owns the writing connection and commits what has come together as one group.
 
 A group is one transaction. Its members are answered after COMMIT has returned, all in one call into their event loop; if
 COMMIT fails, all of them fail. A member that cannot be stored does not harm the others: the group is rolled back
 and its members are committed one by one.
+
+Who commits: on a disk whose commits are short, the event loop itself, once a turn, because handing a group to a thread and
+back takes longer than such a commit; on any other disk, and whenever another process holds the write lock, the writer's thread.
 """
 
 from __future__ import annotations
@@ -11,20 +14,29 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from charter.audit.envelope import LeafDraft
 from charter.errors import CharterError
 from charter.store.port import Appended, Batch
 from charter.store.sqlite.book import Book
-from charter.store.sqlite.connection import translate
+from charter.store.sqlite.connection import CHECKPOINT_PAGES, translate
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
 _MAX_GROUP = 1024
+_MAX_GROUP_HERE = 64
+"""The event loop stands still for no more than so many at once."""
+SHORT_SECONDS = 0.001
+"""What a commit may take, on a running average, for the event loop to make it."""
+_WEIGHT_OF_NEWEST = 0.2
+_FRAMES_OF_COMMIT = 6
+"""About how many pages a commit writes beside one for each event: what it takes to know when a checkpoint is due."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +62,7 @@ class _Run:
 
 
 _Entry = _Append | _Run
+_CHECKPOINT: Final = object()
 
 
 class _GroupError(Exception):
@@ -66,7 +79,12 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._book = Book(connection)
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._turn: deque[_Append] = deque()
+        self._using = threading.Lock()
+        self._commit_seconds = SHORT_SECONDS  # unknown yet: the thread makes the first
+        self._frames = 0
+        (self._patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
         self._thread = threading.Thread(target=self._serve, name="charter-writer", daemon=True)
         self._thread.start()
 
@@ -74,7 +92,12 @@ class Writer:
         """Done when it is durable. A caller that is cancelled meanwhile does not know whether it was written."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Appended] = loop.create_future()
-        self._queue.put(_Append(batch, drafts, loop, future))
+        entry = _Append(batch, drafts, loop, future)
+        if self._commit_seconds < SHORT_SECONDS:
+            self._turn.append(entry)
+            loop.call_soon(self._commit_here)
+        else:
+            self._queue.put(entry)
         return future
 
     def run(self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> asyncio.Future[T]:
@@ -86,8 +109,51 @@ class Writer:
 
     def stop(self) -> None:
         """Commit what is queued, end the thread and close the connection. Nothing may be submitted after it."""
+        self._hand_over()
         self._queue.put(None)
         self._thread.join()
+
+    def _commit_here(self) -> None:
+        """In the event loop: commit what was submitted in this turn of it, unless that might have to wait for somebody."""
+        if not self._turn:
+            return  # the first call of the turn took them all
+        if len(self._turn) > _MAX_GROUP_HERE or not self._queue.empty() or not self._using.acquire(blocking=False):
+            self._hand_over()
+            return
+        try:
+            group = self._try_here()
+        finally:
+            self._using.release()
+        _answer_here(group)
+        self._checkpoint_when_due()
+
+    def _try_here(self) -> list[_Append]:
+        """The members that are settled; those that the thread must look at are in its queue."""
+        try:
+            self._begin_at_once()
+        except sqlite3.Error:
+            self._hand_over()  # the thread may wait for the lock, and tells the reason if it gets none either
+            return []
+        group = [self._turn.popleft() for _ in range(len(self._turn))]
+        try:
+            self._transact(group, begun=True)
+        except _GroupError as failure:
+            if not failure.committing:
+                for entry in group:
+                    self._queue.put(entry)
+                return []
+            for entry in group:
+                entry.answer = translate(failure.cause, committing=True)
+        return group
+
+    def _hand_over(self) -> None:
+        while self._turn:
+            self._queue.put(self._turn.popleft())
+
+    def _checkpoint_when_due(self) -> None:
+        if self._frames >= CHECKPOINT_PAGES:
+            self._frames = 0
+            self._queue.put(_CHECKPOINT)
 
     def _serve(self) -> None:
         running = True
@@ -96,11 +162,20 @@ class Writer:
             for _ in range(min(self._queue.qsize(), _MAX_GROUP - 1)):
                 group.append(self._queue.get())
             running = None not in group
-            entries = [entry for entry in group if entry is not None]
+            entries = [entry for entry in group if isinstance(entry, _Append | _Run)]
             alone = [entry for entry in entries if isinstance(entry, _Run) and entry.alone]
-            self._settle([entry for entry in entries if entry not in alone] if alone else entries)
-            self._settle_alone(alone)
+            with self._using:
+                self._settle([entry for entry in entries if entry not in alone] if alone else entries)
+                self._settle_alone(alone)
+                if _CHECKPOINT in group:
+                    self._checkpoint()
+            self._checkpoint_when_due()
         self._connection.close()
+
+    def _checkpoint(self) -> None:
+        # Here and not within COMMIT, where SQLite does it by itself: it takes as long as many commits.
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _settle_alone(self, entries: list[_Run]) -> None:
         for entry in entries:
@@ -124,19 +199,32 @@ class Writer:
                 entry.answer = translate(failure.cause, committing=failure.committing)
         _answer(entries)
 
-    def _transact(self, entries: list[_Entry]) -> None:
+    def _begin_at_once(self) -> None:
+        """Raises ``sqlite3.Error`` where another process writes just now."""
+        execute = self._connection.execute
+        execute("PRAGMA busy_timeout = 0")
+        try:
+            execute("BEGIN IMMEDIATE")
+        finally:
+            execute(f"PRAGMA busy_timeout = {self._patience}")
+
+    def _transact(self, entries: Sequence[_Entry], *, begun: bool = False) -> None:
         appends = [entry for entry in entries if isinstance(entry, _Append)]
         committing = False
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            if not begun:
+                self._connection.execute("BEGIN IMMEDIATE")
             for entry, answer in zip(appends, self._book.write(appends), strict=True):
                 entry.answer = answer
+                self._frames += len(entry.drafts)
             if len(appends) < len(entries):
                 for other in entries:
                     if isinstance(other, _Run):
                         other.answer = other.job(self._connection)
-            committing = True
+            committing, before = True, time.perf_counter()
             self._connection.execute("COMMIT")
+            self._frames += _FRAMES_OF_COMMIT
+            self._commit_seconds += (time.perf_counter() - before - self._commit_seconds) * _WEIGHT_OF_NEWEST
         except Exception as error:
             self._roll_back()
             raise _GroupError(error, committing) from None
@@ -167,6 +255,13 @@ def _answer(entries: Sequence[_Entry]) -> None:
         with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(_deliver, [entry for entry in entries if entry.loop is loop])
         entries = [entry for entry in entries if entry.loop is not loop]
+
+
+def _answer_here(entries: Sequence[_Entry]) -> None:
+    """As ``_answer``, from an event loop: its own callers need no wake-up."""
+    here = asyncio.get_running_loop()
+    _deliver([entry for entry in entries if entry.loop is here])
+    _answer([entry for entry in entries if entry.loop is not here])
 
 
 def _deliver(entries: Sequence[_Entry]) -> None:
