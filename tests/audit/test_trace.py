@@ -173,6 +173,15 @@ def paused_run() -> Run:
     return run
 
 
+def called_back_run() -> Run:
+    """An external step that is called back after its answer."""
+    step = {"id": "go", "type": "external", "url": "https://a.test", "callback": {}}
+    run = Run(template(step)).start()
+    run.outcome(effect_of(run.run_step("go")).effect_id)
+    run.callback("go", {"ok": True})
+    return run
+
+
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
@@ -181,14 +190,28 @@ REVIEW = record(reviewed_run())
 WAIT = record(waiting_run())
 SIGNAL, GIVEN_UP = record(signalled_run()), record(given_up_run())
 PAUSED = record(paused_run())
+CALLED = record(called_back_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, PAUSED, GOOD[:9], []],
-    ids=["good", "doubt", "action", "branch", "review", "wait", "signal", "given up", "paused", "half", "none"],
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, PAUSED, CALLED, GOOD[:9], []],
+    ids=[
+        "good",
+        "doubt",
+        "action",
+        "branch",
+        "review",
+        "wait",
+        "signal",
+        "given up",
+        "paused",
+        "called back",
+        "half",
+        "none",
+    ],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
     assert rules(trace) == []
@@ -225,6 +248,12 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
     "a signal to a wait that is over": ("signal_ends_a_wait", lambda: twice(SIGNAL, "SIGNAL_DELIVERED")),
     "a signal after its time": ("wait_in_time", lambda: with_data(SIGNAL, "WORKFLOW_STEP", timeout_at=PAST)),
     "given up before its time": ("wait_in_time", lambda: with_data(GIVEN_UP, "WORKFLOW_STEP", timeout_at=FUTURE)),
+    "a step that nobody called back": ("callback_ends_a_wait", lambda: without(CALLED, "CALLBACK_RECEIVED")),
+    "a callback that comes twice": ("callback_ends_a_wait", lambda: twice(CALLED, "CALLBACK_RECEIVED")),
+    "a callback for a step that asked for none": (
+        "callback_ends_a_wait",
+        lambda: with_data(CALLED, "CALLBACK_RECEIVED", step_id="other"),
+    ),
     "a call while it is paused": ("nothing_new_while_paused", lambda: without(PAUSED, "WORKFLOW_RESUMED")),
     "a step that nobody reviewed": ("review_by_a_person", lambda: without(REVIEW, "STEP_REVIEWED")),
     "a review by an agent": (

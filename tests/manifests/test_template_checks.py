@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from charter.manifests.template_checks import Finding, validate
+from charter.manifests.finding import Finding
+from charter.manifests.template_checks import validate
 from charter.model.template import Template
 from charter.workflows.expressions import problem
 

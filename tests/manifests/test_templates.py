@@ -218,7 +218,9 @@ def test_findings_of_a_file_know_their_lines() -> None:
 
 
 def test_the_documented_templates_are_sound() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text("utf-8")
+    docs = Path(__file__).parents[2] / "docs"
+    files = [docs / "templates.md", *sorted((docs / "steps").glob("*.md"))]
+    page = "\n".join(file.read_text("utf-8") for file in files)
     for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
         file = read_template(text, "docs/templates.md", check_expression=problem)
         assert file.findings(check_expression=problem) == []

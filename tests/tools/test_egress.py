@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from charter.tools.egress import Egress, GuardedClient, pattern_problem
+from charter.model.hosts import pattern_problem
+from charter.tools.egress import Egress, GuardedClient
 from charter.tools.failures import CallError
 from tests.web import Asked, Says, Site, site
 

@@ -19,7 +19,7 @@ from charter.model.ids import Mint
 from charter.model.policy import Action, Decision, Facts, Obligation
 from charter.model.principal import Channel, Principal, service
 from charter.model.signal import Signal
-from charter.model.template import Template
+from charter.model.template import ActionStep, Template
 from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
@@ -338,6 +338,8 @@ class Run:
     def run_step(self, step_id: str) -> Draft:
         """The engine runs an action step: its arguments are filled in, and its open proposal goes with it."""
         step = next(item for item in self.template.steps if item.id == step_id)
+        if step.type == "external":  # which tool it is does not matter here
+            step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": step.url})
         assert step.type == "action"
         proposal = rules.step_proposal(self.state, step_id)
         arguments = proposal.made.arguments if proposal else expressions.render(step.arguments, self.state.scope())
@@ -355,6 +357,10 @@ class Run:
         held = cmd.PauseWorkflow if pause else cmd.ResumeWorkflow
         command: cmd.Command = held(workflow_id=self.state.workflow_id)
         return self.decide(command, self.given(by, **self.run_facts(by, "workflow.pause")))
+
+    def callback(self, step_id: str, body: Any = None, id_: str = "m1") -> Draft:
+        command = cmd.DeliverCallback(workflow_id=self.state.workflow_id, step_id=step_id, message_id=id_, body=body)
+        return self.decide(command, self.given(ENGINE))
 
     def signal(self, type_: str, data: Any = None, id_: str = "s1", source: str = "test") -> Draft:
         signal = Signal(id=id_, source=source, type=type_, data=data)

@@ -27,10 +27,11 @@ TRACE_RULES = {
     "wait_in_time": "A wait ends after its time, and not before.",
     "review_by_a_person": "A step in review goes on as a named person said.",
     "signal_ends_a_wait": "A signal is delivered to an open wait of its type, which ends with it.",
+    "callback_ends_a_wait": "A step that waits to be called back ends when it was, or fails; a callback is taken once.",
     "nothing_new_while_paused": "A paused run opens no step and begins no call.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
-    "call_within_step": "A tool call happens in an open step; without an invocation, in an action step.",
+    "call_within_step": "A tool call happens in an open step; without an invocation, in a step that makes calls.",
     "permit_before_call": "Each tool call follows a policy decision that permits this exact call, used once.",
     "proposal_used_once": "A proposal runs at most once, and runs as it was made.",
     "effect_attempts": "Attempts count up; a tool that is not idempotent runs again only if a person said so.",
@@ -74,6 +75,7 @@ class _Trace:
     paused: bool = False
     waits: dict[str, str] = field(default_factory=dict)
     reviewed: dict[str, str] = field(default_factory=dict)
+    called_back: set[str] = field(default_factory=set)
     before: Envelope | None = None
     now: Envelope | None = None
     calls: Calls = field(init=False)
@@ -156,7 +158,22 @@ class _Trace:
             self._check_wait(data)
         if data.status == "retrying":
             self.again_at[data.step_id] = data.until or ""
+        if data.step_type == "external":
+            self._check_callback(data, before)
         self._check_order(data, before)
+
+    def _check_callback(self, data: ev.WorkflowStep, before: str | None) -> None:
+        if data.status == "opened" or before == "review":
+            self.called_back.discard(data.step_id)
+        elif before == "awaiting" and data.status == "completed" and data.step_id not in self.called_back:
+            self.say("callback_ends_a_wait", f"Step {data.step_id} ends, and was not called back.")
+
+    def on_callback(self, data: ev.CallbackReceived) -> None:
+        step_id = data.step_id
+        open_ = self.run.steps.get(step_id) in ("opened", "retrying", "awaiting")
+        if not open_ or self.run.step_types.get(step_id) != "external" or step_id in self.called_back:
+            self.say("callback_ends_a_wait", f"Step {step_id} is called back, and does not wait for it.")
+        self.called_back.add(step_id)
 
     def _check_order(self, data: ev.WorkflowStep, before: str | None) -> None:
         if data.status == "opened":
@@ -233,6 +250,7 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_PAUSED": _Trace.on_paused,
     "WORKFLOW_RESUMED": _Trace.on_resumed,
     "SIGNAL_DELIVERED": _Trace.on_signal,
+    "CALLBACK_RECEIVED": _Trace.on_callback,
     "AGENT_INVOKE": _Trace.on_agent,
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
 }

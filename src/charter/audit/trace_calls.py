@@ -189,8 +189,8 @@ class Calls:
         if run.steps.get(data.step_id) != "opened":
             self._say("call_within_step", f"Step {data.step_id} is not open.")
         if data.agent_invocation_id is None:
-            if run.step_types.get(data.step_id) != "action":
-                self._say("call_within_step", f"No agent was invoked for {data.tool}, and it is no action step.")
+            if run.step_types.get(data.step_id) not in ("action", "external", "notification"):
+                self._say("call_within_step", f"No agent was invoked for {data.tool}, and its step calls no tool.")
             return
         invocation = run.invocations.get(data.agent_invocation_id)
         if invocation is None or not invocation.open or invocation.step_id != data.step_id:
@@ -248,9 +248,12 @@ class Calls:
     def on_doubt(self, data: ev.EffectInDoubt) -> None:
         self._ended(data.effect_id, ("running",), "in_doubt", data.attempt)
 
+    def on_dead_letter(self, data: ev.EffectDeadLettered) -> None:
+        self._ended(data.effect_id, ("running",), "dead_lettered", data.attempt)
+
     def on_resolved(self, data: ev.EffectResolved) -> None:
         retry = data.resolution == "retry"
-        effect = self._ended(data.effect_id, ("in_doubt",), "in_doubt" if retry else "ended")
+        effect = self._ended(data.effect_id, ("in_doubt", "dead_lettered"), "in_doubt" if retry else "ended")
         if effect is not None:
             effect.retry = retry
 
@@ -266,5 +269,6 @@ _HANDLERS: dict[str, Callable[[Calls, Any], None]] = {
     "TOOL_INVOKE": Calls.on_invoke,
     "TOOL_RESULT": Calls.on_result,
     "EFFECT_IN_DOUBT": Calls.on_doubt,
+    "EFFECT_DEAD_LETTERED": Calls.on_dead_letter,
     "EFFECT_RESOLVED": Calls.on_resolved,
 }

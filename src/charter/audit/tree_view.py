@@ -189,6 +189,8 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "TOOL_INVOKE": _invoked,
     "TOOL_RESULT": _result,
     "EFFECT_IN_DOUBT": _named("reason"),
+    "EFFECT_DEAD_LETTERED": _named("code", "reason"),
+    "CALLBACK_RECEIVED": _named("step_id", "message_id"),
     "EFFECT_RESOLVED": lambda data: _join(
         data.get("resolution"), "by", data.get("resolved_by"), _quoted(data.get("comment"))
     ),

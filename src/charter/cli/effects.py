@@ -22,7 +22,7 @@ Resolution = Literal["ran", "did_not_run", "retry"]
 
 @commands.command("list")
 def list_(
-    status: Annotated[str, typer.Option("--status", help="in_doubt, running or all.")] = "in_doubt",
+    status: Annotated[str, typer.Option("--status", help="in_doubt, dead_lettered, running or all.")] = "in_doubt",
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,
     after: Annotated[str | None, typer.Option("--after", help="The cursor of the next page.")] = None,
     as_name: As = None,
@@ -30,15 +30,17 @@ def list_(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Effects in doubt, newest first."""
+    """Effects in doubt, newest first; of messages that were given up it says how many there are."""
     from charter.store.port import Filter, Page
 
     where = Filter(status=None if status == "all" else status)
 
     async def read(charter: Charter, caller: Principal) -> Any:
-        return await charter.queries.effects(caller, where, Page(limit=limit, after=after))
+        found = await charter.queries.effects(caller, where, Page(limit=limit, after=after))
+        dead, _ = await charter.queries.effects(caller, Filter(status="dead_lettered"), Page(limit=1))
+        return *found, bool(dead)
 
-    rows, cursor = run_as(who(as_name, role, token_file), read)
+    rows, cursor, dead = run_as(who(as_name, role, token_file), read)
     if as_json:
         page_json(rows, cursor)
         return
@@ -46,6 +48,8 @@ def list_(
     print_table(("id", "status", "tool", "id of workflow", "since"), table, empty="Nothing is in doubt.")
     if cursor:
         note(f"More: --after {cursor}")
+    if dead and status == "in_doubt":
+        note("There are messages that were given up: charter effects list --status dead_lettered")
 
 
 @commands.command("resolve")

@@ -94,6 +94,7 @@ def _startable(charter: Charter) -> tuple[tuple[str, str], ...]:
 
 async def _serve_http(config: Settings) -> None:
     from charter.server.app import running
+    from charter.server.callbacks import CallbackKeys, callback_route
     from charter.server.http import bind, build_http_app, serve_http
     from charter.server.signals_http import ingestion_route
 
@@ -102,7 +103,8 @@ async def _serve_http(config: Settings) -> None:
     try:
         async with running(bound) as charter:
             tokens = None if bound.server.anonymous else verifier(bound, charter.keys)
-            routes = [ingestion_route(charter.gate, bound)]
+            keys = CallbackKeys(charter.keys.sealing, charter.keys.sealing_current)
+            routes = [ingestion_route(charter.gate, bound), callback_route(charter.gate, keys)]
             app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens, extra_routes=routes)
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)

@@ -89,6 +89,8 @@ _TOLD: dict[str, Callable[[Event], str]] = {
     "TOOL_INVOKE": _invoked,
     "TOOL_RESULT": _result,
     "EFFECT_IN_DOUBT": lambda d: d["reason"],
+    "EFFECT_DEAD_LETTERED": lambda d: f"given up after {d['sent']}: {d['reason']}",
+    "CALLBACK_RECEIVED": lambda d: f"step {d['step_id']} was called back ({d['message_id']})",
     "EFFECT_RESOLVED": lambda d: f"{d['resolved_by']}: {d['resolution']} {d.get('comment', '')}".rstrip(),
     "COMMAND_REFUSED": lambda d: f"{d['command']}: {d['message']}",
     "WORKFLOW_COMPLETED": lambda _: "completed",

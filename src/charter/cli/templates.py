@@ -61,9 +61,8 @@ def show(
 def _step(template: Template, index: int) -> str:
     step = template.steps[index]
     after = ", ".join(template.needs_of(index))
-    about = {"agent": "allowed_tools", "action": "tool", "approval": "question", "condition": "expression"}.get(
-        step.type, ""
-    )
+    fields = {"agent": "allowed_tools", "action": "tool", "approval": "question", "condition": "expression"}
+    about = {**fields, "external": "url", "notification": "type"}.get(step.type, "")
     value = getattr(step, about, "")
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return f"{step.id} ({step.type}){f' after {after}' if after else ''}: {text}".rstrip(": ")

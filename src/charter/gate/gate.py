@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from charter.errors import CharterError, Conflict, NotFound, Unavailable
-from charter.gate import outcomes
+from charter.gate import callbacks, outcomes
 from charter.gate.agents import AgentCommands
 from charter.gate.grants import CaseGrants
 from charter.gate.loading import States
@@ -106,6 +106,8 @@ class Gate:
             return await self.starts.start(principal, command, ctx)
         if isinstance(command, cmd.SendSignal):
             return await self._signals.send(principal, command, ctx)
+        if isinstance(command, cmd.DeliverCallback):
+            return await callbacks.deliver(self, principal, command, ctx)
         if isinstance(command, cmd.PinTool):
             return await self._runs.pin(principal, command, ctx)
         if isinstance(command, cmd.EraseSealed):

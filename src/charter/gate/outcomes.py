@@ -23,12 +23,11 @@ from charter.model.effect import Effect, EffectOutcome
 from charter.model.ids import Mint
 from charter.model.principal import Principal, service
 from charter.model.reply import ToolOutcome, WorkflowStepResult
-from charter.model.template import ActionStep
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
-from charter.workflows import expressions
 from charter.workflows.draft import Call, Draft, Secret
 from charter.workflows.facts import invocation_live
+from charter.workflows.outbound import call_of, judged
 from charter.workflows.state import State, StepState
 from charter.workflows.steps import step_named
 from charter.workflows.views import context
@@ -99,15 +98,14 @@ class Effects:
     async def _step_call(self, state: State, principal: Principal, command: cmd.RunStep, now: str) -> Call:
         template = await self._gate.templates.of(state.tenant, state.template_hash)
         step = step_named(template, command.step_id)
-        if not isinstance(step, ActionStep):
-            raise NotFound(f"Step {command.step_id!r} runs no tool.")
         proposal = rules.step_proposal(state, step.id)
         if proposal is not None:
+            tool = proposal.made.tool
             arguments, _ = await self._gate.prepare.real_call(state.tenant, proposal)
         else:
-            arguments = expressions.render(step.arguments, state.scope())
+            tool, arguments = call_of(step, state.scope(), state.steps.get(step.id, StepState()).opened_at)
         return await self._gate.prepare.for_arguments(
-            state, principal, step.tool, arguments, now, invocation_id=None, step_id=step.id
+            state, principal, tool, arguments, now, invocation_id=None, step_id=step.id
         )
 
     async def _effect_call(self, state: State, principal: Principal, effect_id: str, now: str) -> Call | None:
@@ -221,7 +219,7 @@ class Effects:
             until = self._gate.parts.clock() + ANSWER_SECONDS * 1000
             self._waiting[effect.effect_id] = _Waiting(effect, invocation_id, until)
             return self._reply(effect, outcome, "input_required", None, 0)
-        outcome = _settled(effect, outcome)
+        outcome = _settled(effect, judged(draft, effect, outcome))
         stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
         command = cmd.RecordOutcome(
             workflow_id=effect.workflow_id,

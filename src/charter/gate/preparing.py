@@ -11,10 +11,12 @@ from charter.gate.grants import find_use
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY, Attr
 from charter.manifests.arguments import check_arguments
+from charter.manifests.built_in import fitted
 from charter.manifests.redaction import redact, shown_fields
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.digests import call_digest
+from charter.model.outbound import SERVER
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
@@ -50,6 +52,11 @@ class Preparer:
             )
         return found
 
+    def _fitted(self, name: str, arguments: JsonObject) -> ToolManifest:
+        """The manifest of a call whose arguments were checked when it was proposed."""
+        manifest = self.manifest(name)
+        return fitted(manifest, arguments) if manifest.server == SERVER else manifest
+
     async def secret(self, tenant: str, ref: str) -> Any:
         """Sealed JSON. Raises ``NotFound`` (``erased``) when it was deleted."""
         sealed = await self._parts.store.unseal(tenant, ref)
@@ -80,7 +87,7 @@ class Preparer:
         """The call of ``command.proposal_id``; the command may repeat tool and arguments, which must then agree."""
         proposal = await self.proposal_of(state, command.proposal_id, command.agent_invocation_id)
         arguments, salt = await self.real_call(state.tenant, proposal)
-        manifest = self.manifest(proposal.made.tool)
+        manifest = self._fitted(proposal.made.tool, arguments)
         if isinstance(command, cmd.InvokeTool) and (command.tool or command.arguments is not None):
             digest = self._digest(state, proposal, command.arguments or {}, salt)
             call_rules.check_same_call(proposal, command, digest)
@@ -119,6 +126,8 @@ class Preparer:
         """A call by tool and arguments; the open proposal of the same call, if there is one, goes with it."""
         manifest = self.manifest(tool)
         checked = check_arguments(manifest, arguments)
+        if manifest.server == SERVER:
+            manifest = fitted(manifest, checked)
         proposal = await self._matching(state, manifest, checked, invocation_id, step_id) if match else None
         return await self._call(state, principal, manifest, checked, now, proposal, invocation_id, step_id)
 

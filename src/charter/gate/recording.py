@@ -18,7 +18,7 @@ from charter.workflows.signals import waiting
 from charter.workflows.state import State
 from charter.workflows.views import blocked_on, status_of
 
-_ROW_EVENTS = frozenset({"TOOL_INVOKE", "TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED"})
+_ROW_EVENTS = frozenset({"TOOL_INVOKE", "TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_DEAD_LETTERED", "EFFECT_RESOLVED"})
 
 
 def new_event(

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from charter.errors import CharterError
 from charter.manifests.arguments import compile_schema
+from charter.manifests.finding import Finding
+from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
 from charter.model.base import JsonObject
+from charter.model.outbound import SERVER
 from charter.model.placeholders import expressions_in
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template, WaitStep
+from charter.model.template import (
+    ActionStep,
+    AgentStep,
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    Step,
+    Template,
+    WaitStep,
+)
 from charter.model.times import unix_ms_of
 
 MAX_STEPS: Final = 100
@@ -27,21 +38,6 @@ _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(
 _SIGNAL = re.compile(r"(?<![\w.])signal\b")
 _RUN_NAMES = re.compile(r"(?<![\w.])(trigger|steps|workflow)\b")
 _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``where`` is a JSON pointer into the template; ``line`` is known when it came from a file."""
-
-    level: Literal["error", "warning"]
-    where: str
-    text: str
-    mend: str
-    line: int | None = None
-
-    def at(self, line: int) -> Finding:
-        """The same finding with its line."""
-        return replace(self, line=line)
 
 
 def validate(
@@ -61,7 +57,7 @@ def validate(
     found = [*_schemas(template), *graph.findings()]
     found += _installed(template, tools, roles, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):
-        found += _branches(template, graph)
+        found += [*_branches(template, graph), *callbacks(template)]
         for pointer, source, step in _sources(template):
             problem = check_expression(source) if check_expression else None
             if problem is not None:
@@ -194,7 +190,10 @@ def _installed(
 ) -> Iterator[Finding]:
     for index, step in enumerate(template.steps):
         where = f"/steps/{index}"
-        if isinstance(step, ActionStep) and tools is not None and step.tool not in tools:
+        if isinstance(step, ActionStep) and step.tool.startswith(f"{SERVER}__"):
+            mend = "Use a step of `type: external` or `type: notification`."
+            yield Finding("error", f"{where}/tool", "Charter's own tools have steps of their own", mend)
+        elif isinstance(step, ActionStep) and tools is not None and step.tool not in tools:
             text = f"there is no governed tool {step.tool!r} here"
             yield Finding(
                 level, f"{where}/tool", text, "Add its upstream with `charter upstream add`, or correct the name."
@@ -263,8 +262,8 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
         if isinstance(step, WaitStep) and step.signal is not None and step.signal.where is not None:
             yield f"{where}{_WHERE}", step.signal.where, step
         for name in _TEXTS.get(step.type, ()):
-            for source in expressions_in(getattr(step, name)):
-                yield f"{where}/{name}", source, step
+            yield from ((f"{where}/{name}", source, step) for source in expressions_in(getattr(step, name)))
+        yield from ((where + pointer, source, step) for pointer, source in outbound_sources(step))
     for source in expressions_in(template.output):
         yield "/output", source, None
     for index, start in enumerate(template.on_signal):
@@ -279,6 +278,7 @@ def _signal_only(where: str, source: str) -> Iterator[Finding]:
 
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
     bare = _TEXT.sub('""', source)
+    yield from misplaced(where, bare)
     if _SIGNAL.search(bare) and not where.endswith(_WHERE):
         mend = "Wait for it, and read steps.ID.output.signal afterwards."
         yield Finding("error", where, "there is no signal here; only the `where` of a wait has one", mend)
@@ -307,7 +307,7 @@ def _step_reference(
 def _output_field(template: Template, target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
     ref = target.id
     skipped = target.condition is not None or _branched(template, ref)
-    skipped = skipped or (isinstance(target, ActionStep) and target.on_failure != "fail_workflow")
+    skipped = skipped or (isinstance(target, CallStep) and target.on_failure != "fail_workflow")
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)

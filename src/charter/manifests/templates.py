@@ -19,11 +19,21 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from charter.errors import Conflict, InvalidInput, Misconfigured, NotFound
-from charter.manifests.template_checks import CheckExpression, Finding, validate
+from charter.manifests.finding import Finding
+from charter.manifests.template_checks import CheckExpression, validate
 from charter.manifests.yaml_text import Document, load
 from charter.model.base import Json
 from charter.model.canonical import digest
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Template, WaitStep
+from charter.model.template import (
+    ActionStep,
+    AgentStep,
+    ApprovalStep,
+    ConditionStep,
+    ExternalStep,
+    NotificationStep,
+    Template,
+    WaitStep,
+)
 
 CODE: Final = "template_invalid"
 MAX_BYTES: Final = 256 * 1024
@@ -33,6 +43,8 @@ STEP_MODELS: Final[dict[str, Any]] = {
     "approval": ApprovalStep,
     "condition": ConditionStep,
     "wait": WaitStep,
+    "external": ExternalStep,
+    "notification": NotificationStep,
 }
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 

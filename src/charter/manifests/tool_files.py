@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from charter.errors import Misconfigured
 from charter.manifests.definitions import definition_of, governed_name, is_sensitive_name, pinned_definition
@@ -20,6 +20,7 @@ from charter.manifests.redaction import parse_pointer
 from charter.manifests.yaml_text import Document, load
 from charter.model.base import JsonObject, Model
 from charter.model.canonical import digest
+from charter.model.outbound import SERVER
 from charter.model.tool import ToolManifest
 
 CODE: Final = "bad_tool_file"
@@ -99,6 +100,13 @@ class UpstreamManifest(Model):
     tools: tuple[ToolManifest, ...] = ()
     concurrency: int = Field(default=32, ge=1, le=1000)
     max_result_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
+
+    @field_validator("server")
+    @classmethod
+    def _not_our_own(cls, name: str) -> str:
+        if name == SERVER:
+            raise ValueError(f"{SERVER!r} is the name of Charter's own tools: call the upstream something else")
+        return name
 
     def tool(self, name: str) -> ToolManifest | None:
         """The manifest of this governed name (``server__tool``), or None."""

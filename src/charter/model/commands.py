@@ -198,6 +198,17 @@ class DeliverSignal(Model):
     alone: bool = False
 
 
+class DeliverCallback(Model):
+    """What another system called back with, for the ``external`` step that asked for it; its signature was verified by the
+    door, which alone sends this. ``message_id`` names the message: it is taken once."""
+
+    kind: Literal["deliver_callback"] = "deliver_callback"
+    workflow_id: str
+    step_id: str
+    message_id: ShortText
+    body: Json = None
+
+
 class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
@@ -252,6 +263,7 @@ Command = (
     | ReviewStep
     | SendSignal
     | DeliverSignal
+    | DeliverCallback
     | PinTool
     | EraseSealed
     | RebuildLists

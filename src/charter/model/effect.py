@@ -35,7 +35,8 @@ class EffectOutcome(Model):
     ``status``: ``succeeded`` (the upstream answered, perhaps with ``is_error``), ``failed`` (it certainly did not run:
     the request was never sent or the upstream refused it as a protocol error), ``unknown`` (it may or may not have run: the
     connection died, the time ran out, the caller cancelled).
-    ``content`` are MCP content blocks as JSON, ``structured`` the structured content.
+    ``content`` are MCP content blocks as JSON, ``structured`` the structured content. ``retryable``: a step's ``retry`` may
+    make another attempt; ``retry_after_seconds``: the other side asked to be left alone so long.
     """
 
     status: Literal["succeeded", "failed", "unknown"]
@@ -47,3 +48,5 @@ class EffectOutcome(Model):
     error_message: str | None = None
     input_required: JsonObject | None = None
     duration_us: int = 0
+    retryable: bool = True
+    retry_after_seconds: int | None = None

@@ -50,11 +50,13 @@ class WorkflowStep(Model):
 
     step_id: str
     step_type: str
-    status: Literal["opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "reopened", "review"]
+    status: Literal[
+        "opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "reopened", "review", "awaiting"
+    ]
     output: Json = None
     until: str | None = Field(default=None, description="When Charter goes on with it by itself.")
     waits_for: str | None = Field(default=None, description="The type of signal that a wait is for.")
-    timeout_at: str | None = Field(default=None, description="When a wait for a signal is given up.")
+    timeout_at: str | None = Field(default=None, description="When a wait for a signal or a callback is given up.")
     reason: str | None = None
     code: str | None = None
 
@@ -89,6 +91,14 @@ class SignalDelivered(Model):
     signal: Signal
     sent_by: str
     alone: bool = Field(default=False, description="It was sent to this run alone.")
+
+
+class CallbackReceived(Model):
+    """Another system called back, with a signature that verified, for a step that had asked for it."""
+
+    step_id: str
+    message_id: str
+    body: Json = None
 
 
 class AgentInvoke(Model):
@@ -234,8 +244,18 @@ class EffectInDoubt(Model):
     reason: str
 
 
+class EffectDeadLettered(Model):
+    """A message could not be delivered and is not sent again; a person may say that this is settled."""
+
+    effect_id: str
+    attempt: int
+    sent: int = Field(description="How often it was sent in all.")
+    code: str
+    reason: str
+
+
 class EffectResolved(Model):
-    """A person said what became of an effect in doubt."""
+    """A person said what became of an effect in doubt, or that a dead letter is settled."""
 
     effect_id: str
     resolution: Literal["ran", "did_not_run", "retry"]
@@ -311,6 +331,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "STEP_REVIEWED": StepReviewed,
     "SIGNAL_RECEIVED": SignalReceived,
     "SIGNAL_DELIVERED": SignalDelivered,
+    "CALLBACK_RECEIVED": CallbackReceived,
     "AGENT_INVOKE": AgentInvoke,
     "PROPOSAL_MADE": ProposalMade,
     "POLICY_DECISION": PolicyDecision,
@@ -322,6 +343,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "TOOL_INVOKE": ToolInvoke,
     "TOOL_RESULT": ToolResult,
     "EFFECT_IN_DOUBT": EffectInDoubt,
+    "EFFECT_DEAD_LETTERED": EffectDeadLettered,
     "EFFECT_RESOLVED": EffectResolved,
     "COMMAND_REFUSED": CommandRefused,
     "WORKFLOW_COMPLETED": WorkflowEnded,

@@ -52,3 +52,7 @@ class Mint:
     def salt(self) -> str:
         """128 bits as hexadecimal text, to salt a digest with."""
         return self._draw().hex()
+
+    def per_mille(self) -> int:
+        """0 to 999 by chance, for waits that should not all end at once."""
+        return int.from_bytes(self._draw()[:4], "big") % 1000

@@ -20,6 +20,14 @@ def fill(text: str, value_of: Callable[[str], str]) -> str:
     return _VALUE.sub(lambda found: value_of(found.group(1).strip()), text)
 
 
+def parts(text: str) -> list[tuple[bool, str]]:
+    """``text`` taken apart: (True, source) for each ``{{ }}``, (False, text) for what is between."""
+    found = _VALUE.split(text)  # text and sources take turns
+    return [
+        (bool(index % 2), part.strip() if index % 2 else part) for index, part in enumerate(found) if index % 2 or part
+    ]
+
+
 def expressions_in(value: Any) -> list[str]:
     """Every source in a JSON value, in order."""
     if isinstance(value, dict):

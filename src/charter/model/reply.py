@@ -28,7 +28,9 @@ class OpenInvocation(Model):
 class Blocker(Model):
     """Who or what a workflow waits for."""
 
-    what: Literal["agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "operator", "engine"]
+    what: Literal[
+        "agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "callback", "operator", "engine"
+    ]
     who: str
     since: str
     detail: str

@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from charter.model.approval import Requirement
 from charter.model.base import Json, JsonObject, Model, Name
+from charter.model.outbound import Callback, HttpCall, Message
+from charter.model.tool import Risk
 
 StepType = Literal["agent", "action", "approval", "condition", "wait", "notification", "external"]
 OnFailure = Literal["skip", "fail_workflow", "human_review"]
@@ -57,24 +59,65 @@ class Retry(Model):
     attempts: int = Field(ge=1, le=20, description="How many attempts there are in all.")
     backoff_seconds: int = Field(default=1, ge=0, description="The wait before the second attempt; it doubles.")
     max_backoff_seconds: int = Field(default=3600, ge=0, description="No wait is longer.")
+    jitter_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Up to so much of each wait is taken off at random, so that not all come at once.",
+    )
 
-    def wait_after(self, attempt: int) -> int:
-        """Seconds between this attempt, counted from 1, and the next."""
+    def wait_after(self, attempt: int, per_mille: int = 0) -> int:
+        """Milliseconds between this attempt, counted from 1, and the next; ``per_mille`` (0 to 999) is the chance handed in."""
         doubled: int = self.backoff_seconds * 2 ** (attempt - 1)
-        return min(doubled, self.max_backoff_seconds)
+        wait = min(doubled, self.max_backoff_seconds) * 1000
+        return wait - wait * self.jitter_percent * per_mille // 100_000
 
 
-class ActionStep(StepBase):
-    """A governed tool call by the workflow itself."""
+class HttpRetry(Retry):
+    """As ``Retry``, with jitter; a ``Retry-After`` of the other side is honoured up to a day."""
 
-    type: Literal["action"]
-    tool: str = Field(description="Its governed name: server__tool.")
-    arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
+    jitter_percent: int = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="Up to so much of each wait is taken off at random, so that not all come at once.",
+    )
+
+
+class CallStep(StepBase):
+    """What the steps have that run a governed tool: the workflow itself makes the call."""
+
     reason: str = Field(default="", description="What people read when the policy asks them.")
     retry: Retry | None = Field(default=None, description="Failed attempts are made again; those in doubt never are.")
     on_failure: OnFailure = Field(
         default="fail_workflow",
         description="When the tool failed for good or is denied: skip goes on with a null output, human_review asks a person.",
+    )
+
+
+class ActionStep(CallStep):
+    """A governed tool call by the workflow itself."""
+
+    type: Literal["action"]
+    tool: str = Field(description="Its governed name: server__tool.")
+    arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
+
+
+class ExternalStep(HttpCall, CallStep):
+    """An HTTP request by the workflow itself, as a governed call of ``charter__http_request``.
+
+    Its output is ``{status, headers, body}``, or ``status`` and what ``extract`` names; with ``callback``, what the callback
+    brings, and what was extracted from the answer.
+    """
+
+    type: Literal["external"]
+    retry: HttpRetry | None = Field(
+        default=None,
+        description="What was not taken up (no connection, 408, 425, 429, 503) is sent again; an idempotent request also after "
+        "500, 502, 504 and a lost answer; all under one Idempotency-Key.",
+    )
+    callback: Callback | None = Field(
+        default=None, description="The step ends when the other side has called back. Default: with the answer."
     )
 
 
@@ -146,7 +189,31 @@ class WaitStep(StepBase):
         return self
 
 
-Step = Annotated[AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep, Field(discriminator="type")]
+class NotificationStep(Message, CallStep):
+    """A webhook or an e-mail, as a governed call of ``charter__webhook`` or ``charter__email``.
+
+    The steps after it do not wait for its delivery, unless it says ``wait``; the run ends when it is delivered or given up.
+    """
+
+    type: Literal["notification"]
+    wait: bool = Field(default=False, description="Whether the steps that need it wait until it is delivered.")
+    timeout_seconds: int = Field(default=30, ge=1, le=600, description="For one attempt.")
+    risk: Risk = Field(default="low", description="What the policy is told.")
+    retry: HttpRetry | None = Field(
+        default=HttpRetry(attempts=5, backoff_seconds=5, max_backoff_seconds=300),
+        description="How often it is sent; default: 5 times within about a minute.",
+    )
+    on_failure: OnFailure = Field(
+        default="skip",
+        description="When it could not be delivered: skip puts it among the dead letters (charter effects) and goes on, "
+        "human_review asks a person.",
+    )
+
+
+Step = Annotated[
+    AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep | ExternalStep | NotificationStep,
+    Field(discriminator="type"),
+]
 
 
 class SignalStart(Model):

@@ -23,3 +23,8 @@ def unix_ms_of(text: str) -> int:
 def later(text: str, seconds: int) -> str:
     """``text`` plus so many seconds."""
     return rfc3339(unix_ms_of(text) + seconds * 1000)
+
+
+def later_ms(text: str, milliseconds: int) -> str:
+    """``text`` plus so many milliseconds."""
+    return rfc3339(unix_ms_of(text) + milliseconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from charter.model.outbound import SERVER
 from charter.model.policy import Decision, Facts
 from charter.model.principal import person_key
 from charter.model.signal import reserved
@@ -48,6 +49,18 @@ GUARANTEES = (
         reason="A tool runs only under the workflow's own grant to this caller for the open step.",
         next_step="Call get_workflow: it shows the open step and the invocation that belongs to it.",
         broken_by=lambda facts: facts.action == "tool.invoke" and not (facts.invocation_live or _is_charter(facts)),
+    ),
+    Guarantee(
+        id="charter:own-tools-are-for-steps",
+        code="not_for_agents",
+        reason="Charter's own tools are called by workflows' steps alone.",
+        next_step="Use a tool that your step allows; an operator adds an `external` step to the template.",
+        broken_by=lambda facts: (
+            facts.action == "tool.invoke"
+            and facts.tool is not None
+            and facts.tool.server == SERVER
+            and not _is_charter(facts)
+        ),
     ),
     Guarantee(
         id="charter:people-decide",

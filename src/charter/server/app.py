@@ -19,6 +19,7 @@ from charter.engine.embedded import EmbeddedEngine
 from charter.errors import CharterError
 from charter.gate import Gate, Limits, Parts, Queries
 from charter.gate.parts import ToolRunner, Tools
+from charter.manifests.built_in import BUILT_IN
 from charter.manifests.templates import Catalogue, bundled_templates, load_template
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
@@ -50,7 +51,7 @@ CHECKING_SECONDS = 15.0
 
 
 class GovernedTools:
-    """The registry as the gate sees it."""
+    """The registry, and Charter's own tools, as the gate sees them."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -58,7 +59,7 @@ class GovernedTools:
     def find(self, name: str) -> ToolManifest | None:
         """The manifest of this tool."""
         entry = self._registry.find(name)
-        return entry.manifest if entry is not None else None
+        return entry.manifest if entry is not None else BUILT_IN.get(name)
 
     def quarantine(self, name: str) -> Quarantine | None:
         """Why it may not be called, if so."""
@@ -67,7 +68,7 @@ class GovernedTools:
 
     def all(self) -> tuple[ToolManifest, ...]:
         """Every governed tool, by name."""
-        return tuple(entry.manifest for entry in self._registry.entries())
+        return (*(entry.manifest for entry in self._registry.entries()), *BUILT_IN.values())
 
 
 @dataclass(slots=True)
@@ -204,10 +205,12 @@ def _tool_side(settings: Settings, keys: Keys, *, connect: bool) -> _ToolSide:
     if not connect:
         folder = settings.tools.manifests
         return _ToolSide(UnconnectedTools(load_folder(folder) if folder is not None else ()), UnconnectedRunner())
+    from charter.server.outgoing import outbound_tools
     from charter.tools.runner import Runner
 
     registry = open_registry(settings, keys)
-    return _ToolSide(GovernedTools(registry), Runner(registry), registry)
+    own = outbound_tools(settings, keys, secret_file(settings, keys))
+    return _ToolSide(GovernedTools(registry), Runner(registry, own), registry)
 
 
 def _wire(

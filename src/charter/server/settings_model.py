@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from charter.model.base import Model, Name
+from charter.model.hosts import pattern_problem
 
 MCP_PATH = "/mcp"
 _WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound to
@@ -181,6 +182,68 @@ class GrantsSection(Model):
     max_hours: int = Field(default=24, ge=1, le=24 * 31)
 
 
+def _host_pattern(value: str) -> str:
+    if problem := pattern_problem(value):
+        raise ValueError(f"{value!r} {problem}")
+    return value
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
+NetworkText = Annotated[str, AfterValidator(_network)]
+
+
+class TenantEgress(Model):
+    """Where a tenant's steps may send requests; nothing is allowed that is not named.
+
+    ``allow``: hosts, as ``tools.egress.Egress`` reads them. ``private``: networks that may be connected to although they are
+    not public. ``secrets``: by name, the hosts that a secret may be sent to.
+    """
+
+    allow: tuple[HostPattern, ...] = ()
+    private: tuple[NetworkText, ...] = ()
+    secrets: dict[str, tuple[HostPattern, ...]] = Field(default_factory=dict)
+
+
+class EgressSection(TenantEgress):
+    """What goes out: of this tenant here, of others under ``tenants``.
+
+    ``ca_file``: authorities for TLS instead of the usual ones.
+    """
+
+    ca_file: Path | None = None
+    max_response_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    tenants: dict[Name, TenantEgress] = Field(default_factory=dict)
+
+
+class EmailSection(Model):
+    """Where ``notification`` steps of the configured tenant hand in e-mail; without ``host`` nowhere.
+
+    ``password_secret`` is a name in the encrypted store. ``recipients``: addresses and ``*@domain``; nobody else is written to.
+    """
+
+    host: str | None = None
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    sender: str | None = Field(default=None, pattern=r"^[^\s@<>]+@[^\s@<>]+$")
+    user: str | None = None
+    password_secret: str | None = None
+    recipients: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> EmailSection:
+        if self.host is not None and self.sender is None:
+            raise ValueError("host needs sender: the address that mail comes from")
+        if self.user is not None and self.password_secret is None:
+            raise ValueError("user needs password_secret: the name of a secret (`charter secret set NAME`)")
+        if self.user is not None and self.security == "none" and not is_loopback(self.host or ""):
+            raise ValueError('security = "none" would send the password in clear; use starttls or tls')
+        return self
+
+
 class Settings(Model):
     """Everything configured, with absolute paths. ``source`` is the file it came from, None for defaults."""
 
@@ -195,6 +258,8 @@ class Settings(Model):
     audit: AuditSection = AuditSection()
     telemetry: TelemetrySection = TelemetrySection()
     grants: GrantsSection = GrantsSection()
+    egress: EgressSection = EgressSection()
+    email: EmailSection = EmailSection()
     project: Path = Path()
     source: Path | None = None
 
@@ -218,6 +283,12 @@ class Settings(Model):
                 "auth.issuer equals auth.local_issuer: the issuer decides whose keys verify a token; name them apart"
             )
         return self
+
+    def egress_of(self, tenant: str) -> TenantEgress:
+        """What this tenant's steps may reach: its own table, else that of the configured tenant for itself alone."""
+        if tenant in self.egress.tenants:
+            return self.egress.tenants[tenant]
+        return self.egress if tenant == self.tenant else TenantEgress()
 
     def listening_on(self, port: int) -> Settings:
         """The same settings with the port that was really bound (``port = 0`` asks for any free one)."""

@@ -101,7 +101,7 @@ class ApprovalRow:
 class EffectRow:
     """The list view of an effect that has not ended, or ended in doubt. ``instance`` is the server process that runs it.
 
-    Only ``running`` and ``in_doubt`` are kept: a batch that carries another status takes the row away.
+    Only ``running``, ``in_doubt`` and ``dead_lettered`` are kept: a batch that carries another status takes the row away.
     """
 
     effect_id: str

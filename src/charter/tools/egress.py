@@ -8,10 +8,12 @@ a new request with the same checks. No proxies, cookies, compression or kept con
 from __future__ import annotations
 
 import ipaddress
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urljoin
 
@@ -19,12 +21,17 @@ import anyio
 import httpcore2
 import httpx2
 
+from charter.errors import Misconfigured
+from charter.model.hosts import parts_of
 from charter.tools.failures import CallError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host name. Raises ``OSError`` when there are none."""
+
+# At DEBUG it logs the headers of answers, which may repeat a secret.
+logging.getLogger("httpcore2").setLevel(logging.INFO)
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_REDIRECTS: Final = 5
@@ -93,27 +100,8 @@ def origin(url: httpx2.URL) -> str:
     return f"{url.scheme}://{shown}" + (f":{url.port}" if url.port is not None else "")
 
 
-def pattern_problem(pattern: str) -> str | None:
-    """Why an entry of the list of hosts is none, or None."""
-    _, host, port = _parts(pattern)
-    if not host or any(char in host for char in "/?#@ ") or ("*" in host and host != "*" and not host.startswith("*.")):
-        return "must be HOST, HOST:PORT, *.DOMAIN or *, with http:// before it for plain HTTP"
-    if host.startswith("*.") and "*" in host[2:]:
-        return "may have one * only, at its start"
-    return None if port is None or port == "*" or (port.isdigit() and 0 < int(port) < 65536) else "has no valid port"
-
-
-def _parts(pattern: str) -> tuple[str, str, str | None]:
-    scheme, found, rest = pattern.rpartition("://")
-    scheme = scheme if found else "https"
-    host, colon, port = rest.rpartition(":")
-    if not colon or "]" in port:
-        host, port = rest, ""
-    return scheme, host.strip("[]").rstrip(".").lower(), port or None
-
-
 def _covers(pattern: str, url: httpx2.URL) -> bool:
-    scheme, host, port = _parts(pattern)
+    scheme, host, port = parts_of(pattern)
     if scheme != url.scheme:
         return False
     if port != "*" and (int(port) if port else _PORTS[scheme]) != (url.port or _PORTS[url.scheme]):
@@ -277,6 +265,20 @@ class GuardedClient:
                 raise CallError("answered", "result_too_large", f"The answer is over {self.max_bytes:,} bytes.")
             parts.append(part)
         return b"".join(parts)
+
+
+def authorities(ca_file: Path | None) -> ssl.SSLContext | None:
+    """TLS that trusts the authorities of a PEM file; None for the usual ones. Raises ``Misconfigured`` (``bad_ca_file``)."""
+    if ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(
+            f"{ca_file.name} holds no certificates that can be read: {type(error).__name__}.",
+            code="bad_ca_file",
+            next_step="Correct egress.ca_file: a PEM file of certificate authorities.",
+        ) from None
 
 
 @lru_cache(maxsize=1)

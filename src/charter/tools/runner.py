@@ -20,9 +20,11 @@ from charter.manifests.plain_text import plain
 from charter.manifests.redaction import redact, redact_result
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
+from charter.model.outbound import SERVER
 from charter.model.tool import ToolManifest
 from charter.tools.failures import CallError
 from charter.tools.http_lane import Progress
+from charter.tools.outbound import FOR_GOOD, Outbound
 from charter.tools.registry import Entry, Registry
 
 IDEMPOTENCY_KEY: Final = "io.charter/idempotency-key"
@@ -38,8 +40,9 @@ _NOT_ITS_OWN: Final = ("io.modelcontextprotocol/", "io.charter/")
 class Runner:
     """Runs effects on the registry's upstreams."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, registry: Registry, outbound: Outbound | None = None) -> None:
+        """``outbound`` runs Charter's own tools; without it they cannot be called."""
+        self._registry, self._outbound = registry, outbound
 
     async def run(
         self,
@@ -65,6 +68,8 @@ class Runner:
         started = time.perf_counter_ns()
         if effect.dry_run:
             return _simulated(effect)
+        if effect.tool.server == SERVER:
+            return await self._own(effect, started)
         try:
             await self._connecting(effect.tool)
             entry = self._checked(effect.tool)
@@ -82,6 +87,16 @@ class Runner:
         except CallError as error:
             return _failed(error, _microseconds(started))
         return _outcome(raw, _microseconds(started))
+
+    async def _own(self, effect: Effect, started: int) -> EffectOutcome:
+        try:
+            if self._outbound is None:
+                raise CallError("not_run", "upstream_unavailable", "Charter's own tools are not configured here.")
+            outcome = await self._outbound.run(effect)
+        except CallError as error:
+            failed = _failed(error, _microseconds(started))
+            return failed.model_copy(update={"retryable": error.code not in FOR_GOOD})
+        return outcome.model_copy(update={"duration_us": _microseconds(started)})
 
     async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None:
         """What the manifest's dry-run tool says the call would do, as plain text for an approver; None without one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from charter.manifests.built_in import BUILT_IN
 from charter.manifests.tool_files import UpstreamManifest
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
@@ -19,7 +20,8 @@ class UnconnectedTools:
     """The tools as pinned. Raises ``Misconfigured`` when two files describe one upstream."""
 
     def __init__(self, manifests: Sequence[UpstreamManifest]) -> None:
-        self._tools = {tool.name: tool for upstream in by_server(manifests).values() for tool in upstream.tools}
+        listed = {tool.name: tool for upstream in by_server(manifests).values() for tool in upstream.tools}
+        self._tools = {**BUILT_IN, **listed}
 
     def find(self, name: str) -> ToolManifest | None:
         """The manifest of this tool."""

@@ -11,7 +11,7 @@ from charter.model.approval import ApprovalRequest, Requirement
 from charter.model.effect import Effect
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
-from charter.model.template import ActionStep
+from charter.model.template import CallStep
 from charter.model.times import later
 from charter.workflows import steps
 from charter.workflows.draft import Call, Draft, Secret, digest_of, policy_event
@@ -329,7 +329,7 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
     invoke_event = ev.ToolInvoke(
         effect_id=effect_id,
         attempt=1,
-        idempotency_key=effect_id,
+        idempotency_key=draft.key_of(call) or effect_id,
         idempotent=call.manifest.idempotent,
         proposal_id=proposal_id,
         agent_invocation_id=call.agent_invocation_id,
@@ -378,7 +378,7 @@ def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
         steps.fail_step(draft, step, call.decision.code, call.decision.reason)
         return
     if proposal is None:
-        proposal = make_proposal(draft, call, cast(ActionStep, step).reason or f"Step {step.id!r} of the workflow.")
+        proposal = make_proposal(draft, call, cast(CallStep, step).reason or f"Step {step.id!r} of the workflow.")
     _decision_on(draft, call, proposal.made)
     if _must_ask(draft, call, proposal):
         ask(draft, call, proposal)

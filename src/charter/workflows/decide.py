@@ -10,7 +10,7 @@ from typing import Any
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.workflows import approvals, calls, effects, reviews, signals, steps
+from charter.workflows import approvals, callbacks, calls, effects, machine, reviews, signals, steps
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
@@ -87,6 +87,9 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
     elif isinstance(command, cmd.DeliverSignal):
         due(draft)  # a wait whose time was over before the signal came is not woken by it
         signals.deliver(draft, command)
+    elif isinstance(command, cmd.DeliverCallback):
+        due(draft)  # one that comes after its time changes nothing
+        callbacks.deliver(draft, command)
     elif isinstance(command, cmd.AdvanceWorkflow):
         due(draft)
     elif draft.given.call is not None:
@@ -195,7 +198,7 @@ def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
 def runnable(state: State, step_id: str) -> bool:
     """True when an ``action`` step waits for the engine: open, no effect begun, no request pending."""
     step = state.steps.get(step_id)
-    if not state.moving or step is None or step.status != "open" or step.step_type != "action":
+    if not state.moving or step is None or step.status != "open" or step.step_type not in machine.CALLING:
         return False
     if any(
         item.invoke.step_id == step_id and item.invoke.agent_invocation_id is None for item in state.effects.values()

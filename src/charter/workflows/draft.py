@@ -12,6 +12,7 @@ from charter.model.base import JsonObject, Model
 from charter.model.digests import call_digest
 from charter.model.effect import Effect
 from charter.model.ids import Mint
+from charter.model.outbound import SERVER
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.template import Template
@@ -103,6 +104,11 @@ class Draft:
             ),
         )
         self.error = error
+
+    def key_of(self, call: Call) -> str | None:
+        """The attempts of an outbound step share one key, by which the other side knows that they are one request."""
+        step = self.state.steps.get(call.step_id) if call.manifest.server == SERVER else None
+        return step.key if step is not None else None
 
     def policy(self, facts: Facts, decision: Decision, **names: Any) -> None:
         """Put a policy decision on record."""

@@ -7,7 +7,9 @@ from typing import Any
 from charter.errors import NotFound, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.workflows import steps
+from charter.model.effect import EffectOutcome
+from charter.model.template import ExternalStep, NotificationStep, Step
+from charter.workflows import callbacks, steps
 from charter.workflows.calls import effect_of
 from charter.workflows.draft import Call, Draft
 from charter.workflows.state import EffectState
@@ -20,35 +22,92 @@ def record_outcome(draft: Draft, command: cmd.RecordOutcome, result: dict[str, A
         draft.error = NotFound(f"Effect {command.effect_id} (attempt {command.attempt}) is not running.")
         return
     outcome = command.outcome
-    if outcome.status == "unknown":
+    become = _become(draft, effect, outcome.status)
+    if become == "in_doubt":
         in_doubt(draft, effect, outcome.error_message or "The tool's answer was lost.")
         return
-    draft.emit(
-        "TOOL_RESULT",
-        ev.ToolResult(
-            effect_id=command.effect_id,
-            attempt=command.attempt,
-            status=outcome.status,
-            is_error=outcome.is_error,
-            error_code=outcome.error_code,
-            error_message=outcome.error_message,
-            duration_us=outcome.duration_us,
-            **result,
-        ),
+    message = callbacks.CAME_ALL_THE_SAME if become == "called_back" else outcome.error_message
+    letter = _dead_letter(draft, effect, outcome)
+    if letter is not None:
+        draft.emit("EFFECT_DEAD_LETTERED", letter)
+    else:
+        draft.emit(
+            "TOOL_RESULT",
+            ev.ToolResult(
+                effect_id=command.effect_id,
+                attempt=command.attempt,
+                status="failed" if become == "failed" else "succeeded",
+                is_error=outcome.is_error and become != "called_back",
+                error_code=outcome.error_code,
+                error_message=message,
+                duration_us=outcome.duration_us,
+                **result,
+            ),
+        )
+    _step_after(draft, effect, outcome, become, result.get("output"))
+
+
+def _step_after(draft: Draft, effect: EffectState, outcome: EffectOutcome, become: str, output: object) -> None:
+    step = _own_step(draft, effect)
+    if step is None or not draft.state.live:
+        return
+    if become == "called_back" or (become == "succeeded" and not outcome.is_error):
+        callbacks.answered(draft, step, output)
+        return
+    steps.fail_step(
+        draft,
+        step,
+        outcome.error_code or "tool_error",
+        outcome.error_message or "The tool answered with an error.",
+        attempted=_retryable(effect, outcome),
+        retry_after=outcome.retry_after_seconds,
     )
-    _step_after(draft, effect, command, result.get("output"))
 
 
-def _step_after(draft: Draft, effect: EffectState, command: cmd.RecordOutcome, output: object) -> None:
-    if effect.invoke.agent_invocation_id is not None or not draft.state.live:
-        return
-    step = steps.step_named(draft.given.template, effect.invoke.step_id)
-    if command.outcome.status == "succeeded" and not command.outcome.is_error:
-        steps.complete_step(draft, step, output)
-        return
-    outcome = command.outcome
-    reason = outcome.error_message or "The tool answered with an error."
-    steps.fail_step(draft, step, outcome.error_code or "tool_error", reason, attempted=True)
+def _own_step(draft: Draft, effect: EffectState) -> Step | None:
+    """The step whose own call it is; None for an agent's call."""
+    invoked = effect.invoke
+    return steps.step_named(draft.given.template, invoked.step_id) if invoked.agent_invocation_id is None else None
+
+
+def _become(draft: Draft, effect: EffectState, status: str) -> str:
+    """What becomes of an effect by how its run ended. A lost answer leaves it ``in_doubt``, but for three cases: the other side
+    has called back, which it does only when it was asked; the same request is sent again under the same key, so that nobody
+    need find out; or it was a message, which is either sent again or given up.
+    """
+    step = _own_step(draft, effect) if status == "unknown" else None
+    if step is None:
+        return "in_doubt" if status == "unknown" else status
+    if callbacks.came(draft, step):
+        return "called_back"
+    if isinstance(step, NotificationStep):
+        return "failed"
+    repeated = effect.invoke.idempotent and effect.status == "running" and draft.state.live
+    if repeated and isinstance(step, ExternalStep) and steps.another_attempt(draft, step):
+        return "failed"
+    return "in_doubt"
+
+
+def _retryable(effect: EffectState, outcome: EffectOutcome) -> bool:
+    return outcome.retryable and (outcome.status != "unknown" or effect.invoke.idempotent)
+
+
+def _dead_letter(draft: Draft, effect: EffectState, outcome: EffectOutcome) -> ev.EffectDeadLettered | None:
+    """The record of a message that is given up, where nobody else would hear of it."""
+    step = _own_step(draft, effect)
+    delivered = outcome.status == "succeeded" and not outcome.is_error
+    if not isinstance(step, NotificationStep) or delivered or step.on_failure != "skip" or not draft.state.live:
+        return None
+    if _retryable(effect, outcome) and steps.another_attempt(draft, step):
+        return None
+    lost = "It may have arrived: " if outcome.status == "unknown" else ""
+    return ev.EffectDeadLettered(
+        effect_id=effect.invoke.effect_id,
+        attempt=effect.invoke.attempt,
+        sent=draft.state.steps[step.id].attempt,
+        code=outcome.error_code or "tool_error",
+        reason=(lost + (outcome.error_message or "It was not taken."))[:500],
+    )
 
 
 def in_doubt(draft: Draft, effect: EffectState, reason: str) -> None:
@@ -65,9 +124,21 @@ def recover(draft: Draft, command: cmd.RecoverEffect, call: Call | None) -> None
     if effect is None or effect.status != "running" or effect.invoke.instance != command.dead_instance:
         return
     if not effect.invoke.idempotent or call is None or not draft.state.live:
-        in_doubt(draft, effect, "Charter stopped between the call and its answer, and the tool is not idempotent.")
+        _stopped(draft, effect, "Charter stopped between the call and its answer, and the tool is not idempotent.")
         return
     again(draft, effect, call)
+
+
+def _stopped(draft: Draft, effect: EffectState, reason: str) -> None:
+    if not isinstance(_own_step(draft, effect), NotificationStep):
+        in_doubt(draft, effect, reason)
+        return
+    invoked = effect.invoke
+    lost = EffectOutcome(status="unknown", is_error=True, error_code="interrupted", error_message=reason)
+    command = cmd.RecordOutcome(
+        workflow_id=draft.state.workflow_id, effect_id=invoked.effect_id, attempt=invoked.attempt, outcome=lost
+    )
+    record_outcome(draft, command, {})
 
 
 def again(draft: Draft, effect: EffectState, call: Call) -> None:
@@ -81,8 +152,16 @@ def again(draft: Draft, effect: EffectState, call: Call) -> None:
 def resolve(draft: Draft, command: cmd.ResolveEffect, call: Call | None) -> None:
     """A person's finding about an effect in doubt."""
     effect = draft.state.effects.get(command.effect_id)
-    if effect is None or effect.status != "in_doubt":
+    if effect is None or effect.status not in ("in_doubt", "dead_lettered"):
         error = Refused(f"Effect {command.effect_id} is not in doubt.", code="not_in_doubt")
+        draft.refuse("resolve_effect", error)
+        return
+    if command.resolution == "retry" and effect.status == "dead_lettered":
+        error = Refused(
+            "A message that was given up is not sent again; its step is over.",
+            code="cannot_retry",
+            next_step="Settle it with ran or did_not_run. `on_failure: human_review` lets a person retry the next one.",
+        )
         draft.refuse("resolve_effect", error)
         return
     if command.resolution == "retry" and (call is None or not draft.state.live):
@@ -106,10 +185,10 @@ def resolve(draft: Draft, command: cmd.ResolveEffect, call: Call | None) -> None
 
 
 def _after_resolution(draft: Draft, effect: EffectState, command: cmd.ResolveEffect) -> None:
-    if effect.invoke.agent_invocation_id is not None or not draft.state.live:
+    step = _own_step(draft, effect)
+    if step is None or not draft.state.live or effect.status == "dead_lettered":
         return
-    step = steps.step_named(draft.given.template, effect.invoke.step_id)
     if command.resolution == "ran":
-        steps.complete_step(draft, step, command.output)
+        callbacks.answered(draft, step, command.output)
     else:
         steps.fail_step(draft, step, "did_not_run", "A person found that the call did not run.")

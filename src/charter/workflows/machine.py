@@ -34,6 +34,11 @@ STEP: dict[tuple[str, str], str] = {
     ("review", "completed"): "completed",
     ("review", "skipped"): "skipped",
     ("review", "failed"): "failed",
+    ("open", "awaiting"): "awaiting",  # its request was answered; the other side has yet to call back
+    ("awaiting", "completed"): "completed",
+    ("awaiting", "failed"): "failed",
+    ("awaiting", "skipped"): "skipped",
+    ("awaiting", "review"): "review",
     ("open", "rejected"): "rejected",
     ("open", "expired"): "expired",
 }
@@ -64,6 +69,8 @@ EFFECT: dict[tuple[str, str], str] = {
     ("running", "TOOL_INVOKE"): "running",  # an idempotent retry, one attempt more
     ("running", "TOOL_RESULT"): "ended",
     ("running", "EFFECT_IN_DOUBT"): "in_doubt",
+    ("running", "EFFECT_DEAD_LETTERED"): "dead_lettered",  # a message that was given up
+    ("dead_lettered", "EFFECT_RESOLVED"): "ended",
     ("in_doubt", "TOOL_RESULT"): "ended",  # the answer came after all
     ("in_doubt", "EFFECT_RESOLVED"): "ended",
     ("in_doubt", "TOOL_INVOKE"): "running",  # a person chose to run it again
@@ -79,6 +86,8 @@ TABLES = {
 
 LIVE = frozenset({"running", "paused"})
 STEP_DONE = frozenset({"completed", "skipped"})
+CALLING = frozenset({"action", "external", "notification"})
+"""The types of steps whose tool call the engine runs."""
 
 
 def mermaid(name: str) -> str:

@@ -12,97 +12,34 @@ from typing import Any
 
 from charter.errors import IntegrityError
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest, GrantBounds
 from charter.model.base import JsonObject
+from charter.model.outbound import SERVER
 from charter.workflows import machine
+from charter.workflows.records import (
+    ApprovalState,
+    EffectState,
+    GrantState,
+    InvocationState,
+    ProposalState,
+    StepState,
+)
+
+__all__ = [
+    "SHAPE",
+    "ApprovalState",
+    "EffectState",
+    "GrantState",
+    "InvocationState",
+    "ProposalState",
+    "State",
+    "StepState",
+    "apply",
+    "changed",
+    "fold",
+]
 
 SHAPE = 1
 """Raised when a snapshot of an older state can no longer be read; the log is then folded again."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """A step of this run; ``since`` is when it got its status, ``until`` when Charter goes on with it by itself."""
-
-    status: str = "pending"
-    step_type: str = ""
-    since: str = ""
-    output: Any = None
-    reason: str | None = None
-    code: str | None = None
-    until: str | None = None
-    attempt: int = 0
-    waits_for: str | None = None
-    timeout_at: str | None = None
-
-    @property
-    def timer(self) -> str | None:
-        """When Charter goes on with it by itself, or gives it up."""
-        return self.until or self.timeout_at
-
-
-@dataclass(frozen=True, slots=True)
-class InvocationState:
-    """A grant to an agent for one step."""
-
-    agent_invocation_id: str
-    step_id: str
-    agent: str
-    allowed_tools: tuple[str, ...]
-    calls_budget: int
-    calls_used: int
-    expires_at: str
-    status: str
-    since: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalState:
-    """A request and how it stands. ``approvers`` are those who approved, in order."""
-
-    request: ApprovalRequest
-    status: str
-    decisions: tuple[ev.ApprovalDecided, ...] = ()
-    used_by: str | None = None
-
-    @property
-    def open(self) -> bool:
-        """It waits for people, or for the one call that they approved. A step's question is over when it is answered."""
-        return self.status == "pending" or (self.status == "approved" and self.request.proposal_id is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class ProposalState:
-    """A proposal that has not run, or that people decided on."""
-
-    made: ev.ProposalMade
-    approval_id: str | None = None
-    effect_id: str | None = None
-    replaced_by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EffectState:
-    """An effect that has not ended."""
-
-    invoke: ev.ToolInvoke
-    status: str
-    since: str
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GrantState:
-    """A standing grant and what is left of it."""
-
-    given: ev.GrantGiven
-    uses_left: int
-    revoked: bool = False
-
-    @property
-    def bounds(self) -> GrantBounds:
-        """What it covers."""
-        return self.given.bounds
 
 
 @dataclass(frozen=True)
@@ -185,6 +122,7 @@ def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
 
 def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
     before = state.steps.get(data.step_id, StepState())
+    anew = data.status == "opened" or before.status == "review"
     after = StepState(
         status=machine.STEP[(before.status, data.status)],
         step_type=data.step_type,
@@ -196,6 +134,9 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         waits_for=data.waits_for,
         timeout_at=data.timeout_at,
         attempt=before.attempt + (data.status in ("opened", "reopened")),
+        key=None if anew else before.key,
+        callback=None if anew else before.callback,
+        opened_at=time if data.status == "opened" else before.opened_at,
     )
     return changed(state, steps={**state.steps, data.step_id: after})
 
@@ -271,6 +212,16 @@ def _grant_revoked(state: State, data: ev.GrantRevoked, _time: str) -> State:
     return changed(state, grants={**state.grants, data.grant_id: grant})
 
 
+def _called_back(state: State, data: ev.CallbackReceived, _time: str) -> State:
+    step = replace(state.steps[data.step_id], callback={"body": data.body})
+    return changed(state, steps={**state.steps, data.step_id: step})
+
+
+def _keyed(state: State, data: ev.ToolInvoke) -> State:
+    step = state.steps[data.step_id]
+    return changed(state, steps={**state.steps, data.step_id: replace(step, key=step.key or data.idempotency_key)})
+
+
 def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     before = state.effects.get(data.effect_id)
     status = machine.EFFECT[(before.status if before else "new", "TOOL_INVOKE")]
@@ -279,6 +230,8 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time)}
     if before is not None:
         return changed(state, effects=effects)
+    if data.tool.startswith(f"{SERVER}__"):
+        state = _keyed(state, data)
     invocations, proposals, approvals, grants = (
         state.invocations,
         state.proposals,
@@ -339,6 +292,13 @@ def _in_doubt(state: State, data: ev.EffectInDoubt, time: str) -> State:
     return changed(state, effects={**state.effects, data.effect_id: after})
 
 
+def _dead_lettered(state: State, data: ev.EffectDeadLettered, time: str) -> State:
+    before = state.effects[data.effect_id]
+    status = machine.EFFECT[(before.status, "EFFECT_DEAD_LETTERED")]
+    after = replace(before, status=status, since=time, reason=data.reason)
+    return changed(state, effects={**state.effects, data.effect_id: after})
+
+
 def _ended(event_type: str) -> Callable[[State, Any, str], State]:
     def apply_end(state: State, data: ev.WorkflowEnded, _time: str) -> State:
         status = machine.WORKFLOW[(state.status, event_type)]
@@ -360,6 +320,7 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "WORKFLOW_STEP": _step,
     "STEP_REVIEWED": _unchanged,
     "SIGNAL_DELIVERED": _unchanged,
+    "CALLBACK_RECEIVED": _called_back,
     "AGENT_INVOKE": _agent_invoke,
     "PROPOSAL_MADE": _proposal,
     "POLICY_DECISION": _unchanged,
@@ -371,6 +332,7 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "TOOL_INVOKE": _tool_invoke,
     "TOOL_RESULT": _tool_result,
     "EFFECT_IN_DOUBT": _in_doubt,
+    "EFFECT_DEAD_LETTERED": _dead_lettered,
     "EFFECT_RESOLVED": _effect_resolved,
     "COMMAND_REFUSED": _unchanged,
     **{name: _held(name) for name in ("WORKFLOW_PAUSED", "WORKFLOW_RESUMED")},

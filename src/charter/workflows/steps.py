@@ -7,8 +7,17 @@ from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.digests import step_digest
 from charter.model.plain_text import one_line, plain
-from charter.model.template import ActionStep, AgentStep, ApprovalStep, ConditionStep, Step, Template, WaitStep
-from charter.model.times import later, rfc3339, unix_ms_of
+from charter.model.template import (
+    AgentStep,
+    ApprovalStep,
+    CallStep,
+    ConditionStep,
+    NotificationStep,
+    Step,
+    Template,
+    WaitStep,
+)
+from charter.model.times import later, later_ms, rfc3339, unix_ms_of
 from charter.workflows import expressions, machine
 from charter.workflows.draft import Draft
 from charter.workflows.state import StepState
@@ -32,8 +41,7 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     step = template.steps[index]
     if not draft.state.moving or _status(draft, step.id) != "pending":
         return False
-    needs = [_status(draft, need) for need in template.needs_of(index)]
-    if not all(status in machine.STEP_DONE for status in needs):
+    if not all(_lets_go_on(draft, template, need) for need in template.needs_of(index)):
         return False
     if (left_out := _left_out(draft, template, step)) is not None:
         _mark(draft, step, "skipped", reason=left_out)
@@ -52,6 +60,15 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     _mark(draft, step, "opened")
     _open(draft, step)
     return True
+
+
+def _lets_go_on(draft: Draft, template: Template, need: str) -> bool:
+    """Whether what needs this step may open: it is done, or a message on its way that nobody waits for."""
+    status = _status(draft, need)
+    if status in machine.STEP_DONE:
+        return True
+    step = step_named(template, need)
+    return isinstance(step, NotificationStep) and not step.wait and status != "pending"
 
 
 def _wait(draft: Draft, step: WaitStep) -> None:
@@ -86,6 +103,8 @@ def timer(draft: Draft, step: Step) -> None:
     found = draft.state.steps[step.id]
     if found.status == "retrying":
         reopen(draft, step)
+    elif found.status == "awaiting":
+        fail_step(draft, step, "callback_timeout", f"It was not called back by {found.timeout_at}.")
     elif isinstance(step, WaitStep) and found.waits_for is not None:
         _timed_out(draft, step, f"No signal of type {found.waits_for!r} that matches came by {found.timeout_at}.")
     else:
@@ -210,21 +229,30 @@ def _complete(draft: Draft, template: Template) -> None:
     end(draft, "WORKFLOW_COMPLETED", output=output)
 
 
+def await_callback(draft: Draft, step: Step, output: object, timeout_at: str) -> None:
+    """The step's request was answered; it goes on when the other side calls back."""
+    _mark(draft, step, "awaiting", output=output, timeout_at=timeout_at)
+
+
 def complete_step(draft: Draft, step: Step, output: object) -> None:
     """The step is done; go on."""
     _mark(draft, step, "completed", output=output)
     advance(draft)
 
 
-def fail_step(draft: Draft, step: Step, code: str, reason: str, *, attempted: bool = False) -> None:
+def fail_step(
+    draft: Draft, step: Step, code: str, reason: str, *, attempted: bool = False, retry_after: int | None = None
+) -> None:
     """The step failed; what follows is the step's ``on_failure``.
 
-    ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another.
+    ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another. ``retry_after``: not before so many
+    seconds, as the other side said.
     """
-    if isinstance(step, ActionStep):
+    if isinstance(step, CallStep):
         _withdraw_asked(draft, step)
         if attempted and (wait := _wait_before_next(draft, step)) is not None:
-            _mark(draft, step, "retrying", code=code, reason=reason, until=later(draft.given.now, wait))
+            wait = max(wait, (retry_after or 0) * 1000)
+            _mark(draft, step, "retrying", code=code, reason=reason, until=later_ms(draft.given.now, wait))
             return
         if step.on_failure == "skip":
             skip_step(draft, step, code, reason)
@@ -244,9 +272,16 @@ def _withdraw_asked(draft: Draft, step: Step) -> None:
             draft.emit("APPROVAL_CLOSED", closed)
 
 
-def _wait_before_next(draft: Draft, step: ActionStep) -> int | None:
-    made = draft.state.steps[step.id].attempt
-    return step.retry.wait_after(made) if step.retry is not None and made < step.retry.attempts else None
+def another_attempt(draft: Draft, step: CallStep) -> bool:
+    """Whether its ``retry`` allows one more."""
+    return step.retry is not None and draft.state.steps[step.id].attempt < step.retry.attempts
+
+
+def _wait_before_next(draft: Draft, step: CallStep) -> int | None:
+    if step.retry is None or not another_attempt(draft, step):
+        return None
+    chance = draft.given.mint.per_mille() if step.retry.jitter_percent else 0
+    return step.retry.wait_after(draft.state.steps[step.id].attempt, chance)
 
 
 def reopen(draft: Draft, step: Step) -> None:

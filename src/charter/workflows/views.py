@@ -73,7 +73,7 @@ def _instructions(step: AgentStep, state: State) -> str:
         return step.instructions
 
 
-_WAITS = frozenset({"approval", "review", "effect_in_doubt", "signal", "timer"})
+_WAITS = frozenset({"approval", "review", "effect_in_doubt", "signal", "callback", "timer"})
 
 
 def status_of(state: State) -> str:
@@ -134,6 +134,9 @@ def _steps(state: State) -> Iterator[Blocker]:
         elif step.status == "retrying":
             detail = f"Step {step_id!r} is tried again at {step.until}; attempt {step.attempt} failed: {step.reason}"
             yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "awaiting":
+            detail = f"Step {step_id!r} waits until it is called back, at most until {step.timeout_at}."
+            yield Blocker(what="callback", who="another system", since=step.since, detail=detail, step_id=step_id)
         elif step.status == "open" and step.waits_for is not None:
             until = f", until {step.timeout_at}" if step.timeout_at else ""
             detail = f"Step {step_id!r} waits for a signal of type {step.waits_for!r}{until}."
@@ -145,6 +148,8 @@ def _steps(state: State) -> Iterator[Blocker]:
 
 def _calls(state: State) -> Iterator[Blocker]:
     for effect in state.effects.values():
+        if effect.status == "dead_lettered":
+            continue
         name = effect.invoke.tool
         if effect.status == "in_doubt":
             detail = f"Nobody knows whether {name} ran: {effect.reason}"

@@ -36,7 +36,7 @@ _REMEMBERED = 50_000
 WORKFLOW = tuple(WorkflowRow.__dataclass_fields__)
 APPROVAL = tuple(ApprovalRow.__dataclass_fields__)
 EFFECT = tuple(EffectRow.__dataclass_fields__)
-LISTED_EFFECTS = frozenset(("running", "in_doubt"))
+LISTED_EFFECTS = frozenset(("running", "in_doubt", "dead_lettered"))
 
 _workflow_values = attrgetter(*WORKFLOW)
 _approval_values = attrgetter(*APPROVAL)

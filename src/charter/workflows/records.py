@@ -1,0 +1,101 @@
+"""What a workflow's state is made of: one record for each step, invocation, proposal, approval, effect and grant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from charter.model import events as ev
+from charter.model.approval import ApprovalRequest, GrantBounds
+from charter.model.base import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """A step of this run; ``since`` is when it got its status, ``until`` when Charter goes on with it by itself.
+
+    ``key`` is the idempotency key that the attempts of an outbound step share, ``callback`` what it was called back with.
+    """
+
+    status: str = "pending"
+    step_type: str = ""
+    since: str = ""
+    output: Any = None
+    reason: str | None = None
+    code: str | None = None
+    until: str | None = None
+    attempt: int = 0
+    waits_for: str | None = None
+    timeout_at: str | None = None
+    key: str | None = None
+    callback: JsonObject | None = None
+    opened_at: str = ""
+
+    @property
+    def timer(self) -> str | None:
+        """When Charter goes on with it by itself, or gives it up."""
+        return self.until or self.timeout_at
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationState:
+    """A grant to an agent for one step."""
+
+    agent_invocation_id: str
+    step_id: str
+    agent: str
+    allowed_tools: tuple[str, ...]
+    calls_budget: int
+    calls_used: int
+    expires_at: str
+    status: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalState:
+    """A request and how it stands. ``approvers`` are those who approved, in order."""
+
+    request: ApprovalRequest
+    status: str
+    decisions: tuple[ev.ApprovalDecided, ...] = ()
+    used_by: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """It waits for people, or for the one call that they approved. A step's question is over when it is answered."""
+        return self.status == "pending" or (self.status == "approved" and self.request.proposal_id is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalState:
+    """A proposal that has not run, or that people decided on."""
+
+    made: ev.ProposalMade
+    approval_id: str | None = None
+    effect_id: str | None = None
+    replaced_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectState:
+    """An effect that has not ended."""
+
+    invoke: ev.ToolInvoke
+    status: str
+    since: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A standing grant and what is left of it."""
+
+    given: ev.GrantGiven
+    uses_left: int
+    revoked: bool = False
+
+    @property
+    def bounds(self) -> GrantBounds:
+        """What it covers."""
+        return self.given.bounds
