@@ -87,6 +87,9 @@ class Published:
     def for_signal(self, type: str) -> tuple[Template, ...]:
         return tuple(item for item in self._by_hash.values() if any(each.type == type for each in item.on_signal))
 
+    def scheduled(self) -> tuple[Template, ...]:
+        return tuple(item for item in self._by_hash.values() if item.on_schedule)
+
     def pinned(self, template_hash: str) -> Template:
         return self._by_hash[template_hash]
 

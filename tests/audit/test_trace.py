@@ -156,6 +156,11 @@ def signalled_run() -> Run:
     return run
 
 
+def saying_run() -> Run:
+    """A step that sends a signal."""
+    return Run(template({"id": "say", "type": "signal", "signal": {"type": "go"}})).start()
+
+
 def given_up_run() -> Run:
     """A wait that no signal ended."""
     step = {"id": "w", "type": "wait", "signal": {"type": "go"}, "timeout_seconds": 60, "on_timeout": "skip"}
@@ -188,7 +193,7 @@ ACTION = record(action_run())
 BRANCH = record(branching_run())
 REVIEW = record(reviewed_run())
 WAIT = record(waiting_run())
-SIGNAL, GIVEN_UP = record(signalled_run()), record(given_up_run())
+SIGNAL, SAID, GIVEN_UP = record(signalled_run()), record(saying_run()), record(given_up_run())
 PAUSED = record(paused_run())
 CALLED = record(called_back_run())
 PAST = "2020-01-01T00:00:00.000Z"
@@ -197,7 +202,7 @@ FUTURE = "2999-01-01T00:00:00.000Z"
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, GIVEN_UP, PAUSED, CALLED, GOOD[:9], []],
+    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, SAID, GIVEN_UP, PAUSED, CALLED, GOOD[:9], []],
     ids=[
         "good",
         "doubt",
@@ -206,6 +211,7 @@ FUTURE = "2999-01-01T00:00:00.000Z"
         "review",
         "wait",
         "signal",
+        "said",
         "given up",
         "paused",
         "called back",
@@ -241,6 +247,7 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
     ),
     "a wait that ends before its time": ("wait_in_time", lambda: with_data(WAIT, "WORKFLOW_STEP", until=FUTURE)),
     "a wait that no signal ended": ("signal_ends_a_wait", lambda: without(SIGNAL, "SIGNAL_DELIVERED")),
+    "a signal by no step of its kind": ("signal_by_its_step", lambda: with_data(SAID, "SIGNAL_SENT", step_id="x")),
     "a signal that it does not wait for": (
         "signal_ends_a_wait",
         lambda: with_data(SIGNAL, "WORKFLOW_STEP", waits_for="stop"),

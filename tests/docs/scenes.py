@@ -84,5 +84,16 @@ async def a_payment_is_cut_off(charter: Charter, ids: dict[str, str]) -> None:
     ids["eff"] = ended.effect_id
 
 
-SCENES: tuple[Scene, ...] = (an_agent_asks_to_write_a_note, the_agent_goes_on, a_payment_is_cut_off)
+async def a_run_of_dunning_is_over(charter: Charter, ids: dict[str, str]) -> None:
+    """A run that says something and ends."""
+    started = cmd.StartWorkflow(template="dunning", purpose="Remind", input={"no": 7})
+    await charter.gate.handle(SCRIBE, started)
+
+
+SCENES: tuple[Scene, ...] = (
+    a_run_of_dunning_is_over,
+    an_agent_asks_to_write_a_note,
+    the_agent_goes_on,
+    a_payment_is_cut_off,
+)
 FILES = {"the bank changes a tool": "changed", "the bank will die in a payment": "dies"}

@@ -11,6 +11,7 @@ import httpx2
 import orjson
 import pytest
 
+from charter.gate.outgoing import Outlet
 from charter.model.template import Template
 from charter.server.auth import TokenVerifier, current_principal
 from charter.server.http import bind, build_http_app, serve_http
@@ -18,6 +19,7 @@ from charter.server.keys import Keys, create_keys
 from charter.server.mcp import DoorSettings, build_mcp_server
 from charter.server.settings import Settings, load_settings
 from charter.server.signals_http import ingestion_route
+from charter.server.signals_stream import stream_route
 from charter.server.tokens import issue_token
 from charter.store.port import Filter, Page
 from tests.support import Harness, Upstreams, running_charter
@@ -54,6 +56,24 @@ class Door:
         bearer = {"authorization": f"Bearer {token or self.token('signals')}"}
         return await self.http.post(self.url, content=content, headers={"content-type": media, **bearer, **headers})
 
+    async def listen(self, count: int, query: str = "", *roles: str, **headers: str) -> list[dict[str, str]]:
+        """The next events of the stream."""
+        found: list[dict[str, str]] = []
+        bearer = {"authorization": f"Bearer {self.token(*(roles or ('auditor',)))}"}
+        with anyio.fail_after(30):
+            async with self.http.stream("GET", self.url + query, headers={**bearer, **headers}) as answer:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                lines = answer.aiter_lines()
+                async for line in lines:
+                    name, _, value = line.partition(": ")
+                    if name == "id":
+                        found.append({})
+                    if name in ("id", "event", "data"):
+                        found[-1][name] = value
+                    if not line and len(found) == count:
+                        break
+        return found
+
     async def runs(self) -> int:
         return len((await self.charter.store.workflows("default", Filter(), Page()))[0])
 
@@ -72,7 +92,7 @@ async def door(tmp_path: Path, shared: Upstreams) -> AsyncIterator[Door]:
         server = build_mcp_server(
             charter.gate, charter.queries, principal_of=lambda _: current_principal(), settings=served
         )
-        routes = [ingestion_route(charter.gate, settings)]
+        routes = [ingestion_route(charter.gate, settings), stream_route(Outlet(charter.gate), settings)]
         app = build_http_app(server, settings=settings, verifier=TokenVerifier(settings, keys), extra_routes=routes)
         async with anyio.create_task_group() as tasks, httpx2.AsyncClient(timeout=30, trust_env=False) as http:
 
@@ -156,3 +176,33 @@ async def test_sizes_and_media_types(door: Door) -> None:
     deep = b'{"specversion":"1.0","id":"1","source":"s","type":"t","data":' + b"[" * 90 + b"]" * 90 + b"}"
     assert (await door.post(deep)).status_code == 422
     assert await door.charter.store.version("default", "tenant:default") == 0
+
+
+async def test_the_stream_goes_on_after_the_last_event_that_was_seen(door: Door) -> None:
+    await door.post(PAID)
+    first, second = both = await door.listen(2, "?after=-1")
+    assert [each["event"] for each in both] == ["workflow.run.started", "workflow.step.opened"]
+    event = orjson.loads(first["data"])
+    assert event["source"] == f"urn:charter:default:{event['subject']}"
+    async with anyio.create_task_group() as tasks:
+        later: list[dict[str, str]] = []
+
+        async def follow() -> None:
+            later.extend(await door.listen(3, "", **{"last-event-id": first["id"]}))
+
+        tasks.start_soon(follow)
+        await door.post({**PAID, "id": "2"})
+    assert later[0] == second
+    assert int(later[2]["id"]) > int(second["id"])
+    only = await door.listen(2, "?after=-1&types=workflow.run.*")
+    assert {each["event"] for each in only} == {"workflow.run.started"}
+
+
+async def test_who_may_not_read_the_record_may_not_listen(door: Door) -> None:
+    for roles, status in (((), 403), (("signals",), 403)):
+        bearer = {"authorization": f"Bearer {door.token(*roles)}"}
+        assert (await door.http.get(door.url, headers=bearer)).status_code == status
+    assert (await door.http.get(door.url)).status_code == 401
+    bearer = {"authorization": f"Bearer {door.token('auditor')}", "last-event-id": "x"}
+    answer = await door.http.get(door.url, headers=bearer)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_event_id")

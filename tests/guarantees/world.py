@@ -96,6 +96,10 @@ class Published:
         found = {item.ref: item for item in self.templates.values()}.values()
         return tuple(item for item in found if any(start.type == type for start in item.on_signal))
 
+    def scheduled(self) -> tuple[Template, ...]:
+        found = {item.name: item for item in self.templates.values()}.values()
+        return tuple(item for item in found if item.on_schedule)
+
     def latest(self, name: str) -> tuple[Template, str]:
         found = self.templates.get(name)
         if found is None:

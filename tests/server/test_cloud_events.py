@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import InvalidInput
-from charter.model.signal import Signal
-from charter.server.cloud_events import BATCH, EVENT, event_of, read, signal_of
+from charter.model.signal import Signal, cloud_event
+from charter.server.cloud_events import BATCH, EVENT, read, signal_of
 
 NOW = "2026-11-21T10:00:00.000Z"
 PAID = {"specversion": "1.0", "id": "1", "source": "/billing", "type": "invoice.paid"}
@@ -44,7 +44,7 @@ def test_every_attribute_comes_in() -> None:
         "extensions": {"partitionkey": "p", "sequence": 7},
         "depth": 0,
     }
-    assert event_of(signal) == {**event, "datacontenttype": "application/json"}
+    assert cloud_event(signal) == {**event, "datacontenttype": "application/json"}
 
 
 @pytest.mark.parametrize(

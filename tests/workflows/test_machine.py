@@ -49,6 +49,10 @@ def test_every_event_type_folds_or_belongs_to_no_run() -> None:
         "SEALED_ERASED",
         "LISTS_REBUILT",
         "KEY_ROTATED",
+        "SIGNAL_UNDELIVERED",
+        "SCHEDULE_SET",
+        "SCHEDULE_FIRED",
+        "SCHEDULE_MISSED",
     }
 
 

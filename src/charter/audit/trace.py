@@ -16,6 +16,7 @@ from charter.audit.envelope import Envelope
 from charter.audit.findings import Finding
 from charter.audit.trace_calls import Calls, Invocation, Run
 from charter.model import events as ev
+from charter.model import signal_events as sev
 
 TRACE_RULES = {
     "starts_first": "WORKFLOW_STARTED is the first event, and the only one of its kind.",
@@ -28,6 +29,7 @@ TRACE_RULES = {
     "review_by_a_person": "A step in review goes on as a named person said.",
     "signal_ends_a_wait": "A signal is delivered to an open wait of its type, which ends with it.",
     "callback_ends_a_wait": "A step that waits to be called back ends when it was, or fails; a callback is taken once.",
+    "signal_by_its_step": "A signal is sent by an open signal step.",
     "nothing_new_while_paused": "A paused run opens no step and begins no call.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
@@ -210,6 +212,10 @@ class _Trace:
             self.say("wait_in_time", f"Step {data.step_id} is woken after its time.")
         self.waits.pop(data.step_id, None)
 
+    def on_sent(self, data: sev.SignalSent) -> None:
+        if self.run.steps.get(data.step_id) != "opened" or self.run.step_types.get(data.step_id) != "signal":
+            self.say("signal_by_its_step", f"A signal is sent by step {data.step_id}, which is no open signal step.")
+
     def _check_review(self, data: ev.WorkflowStep) -> None:
         if _REVIEWS.get(self.reviewed.pop(data.step_id, "")) != data.status:
             self.say("review_by_a_person", f"Step {data.step_id} is {data.status}, and nobody said so in review.")
@@ -251,6 +257,7 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_RESUMED": _Trace.on_resumed,
     "SIGNAL_DELIVERED": _Trace.on_signal,
     "CALLBACK_RECEIVED": _Trace.on_callback,
+    "SIGNAL_SENT": _Trace.on_sent,
     "AGENT_INVOKE": _Trace.on_agent,
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
 }

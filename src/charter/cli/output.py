@@ -84,6 +84,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(as_json(value), indent=2, ensure_ascii=True))
 
 
+def print_line(value: Any) -> None:
+    """The same in one line, for streams."""
+    print(json.dumps(as_json(value), ensure_ascii=True))
+
+
 def as_json(value: Any) -> Any:
     """Models and dataclasses as JSON values."""
     if isinstance(value, BaseModel):

@@ -97,6 +97,7 @@ async def _serve_http(config: Settings) -> None:
     from charter.server.callbacks import CallbackKeys, callback_route
     from charter.server.http import bind, build_http_app, serve_http
     from charter.server.signals_http import ingestion_route
+    from charter.server.signals_stream import stream_route
 
     listening = bind(config)  # first: a port that is taken should be said at once
     bound = config.listening_on(listening.getsockname()[1])
@@ -104,7 +105,11 @@ async def _serve_http(config: Settings) -> None:
         async with running(bound) as charter:
             tokens = None if bound.server.anonymous else verifier(bound, charter.keys)
             keys = CallbackKeys(charter.keys.sealing, charter.keys.sealing_current)
-            routes = [ingestion_route(charter.gate, bound), callback_route(charter.gate, keys)]
+            routes = [
+                ingestion_route(charter.gate, bound),
+                stream_route(charter.outlet, bound),
+                callback_route(charter.gate, keys),
+            ]
             app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens, extra_routes=routes)
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)

@@ -1,28 +1,26 @@
-"""``charter signal``: facts from outside that waiting runs go on with."""
+"""``charter signal``: facts from outside that start runs and wake them, and those that leave."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charter.cli.editing import json_from
-from charter.cli.output import Json, print_json, say
+from charter.cli.output import Json, print_json, print_line, say
 from charter.cli.session import As, Roles, TokenFile, run_as, who
 from charter.model.commands import SendSignal
 from charter.model.principal import Principal
 from charter.model.reply import SignalSent
-from charter.model.signal import Signal
+from charter.model.signal import Signal, cloud_event
 
 if TYPE_CHECKING:
+    from charter.gate.outgoing import Outgoing
     from charter.server.app import Charter
 
-commands = typer.Typer(no_args_is_help=True, help="Signals: facts that waiting runs go on with.")
-
-
-@commands.callback()
-def group() -> None:
-    """A group, however many commands it has."""
+commands = typer.Typer(no_args_is_help=True, help="Signals: facts that start runs and wake them, and those that leave.")
 
 
 @commands.command("send")
@@ -57,3 +55,69 @@ def send(
             say(f"It started {each}.")
         for template, why in sent.not_started.items():
             say(f"It started no {template}: {why}")
+
+
+@commands.command("tail")
+def tail(
+    since: Annotated[
+        int | None, typer.Option("--since", help="From this event of the log on. Default: the last 20.")
+    ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Only these; a * at the end matches the rest.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until you stop it.")] = False,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show the signals that leave: what happened to runs and approvals, and what `signal` steps said."""
+    from charter.workflows.outgoing import wanted
+
+    async def work(charter: Charter, caller: Principal) -> None:
+        found, place = await charter.outlet.newest(caller) if since is None else ([], since)
+        token = -1
+        while True:
+            for item in found:
+                if wanted(item.signal.type, tuple(types or ())):
+                    _show(item, as_json=as_json)
+            sys.stdout.flush()
+            before = place
+            found, place = await charter.outlet.read(caller, place)
+            if place == before:
+                if not follow:
+                    return
+                token = await charter.outlet.more(token)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        run_as(who(as_name, role, token_file), work)
+
+
+def _show(item: Outgoing, *, as_json: bool) -> None:
+    if as_json:
+        print_line({"seq": item.seq, **cloud_event(item.signal)})
+        return
+    data = item.signal.data if isinstance(item.signal.data, dict) else {}
+    named = (data.get(name) for name in ("step_id", "approval_id", "status", "code"))
+    said = "  ".join(str(each) for each in named if each is not None)
+    say(f"{item.seq:>6}  {item.signal.time}  {item.signal.type:<28}  {item.signal.subject or ''}  {said}".rstrip())
+
+
+@commands.command("undelivered")
+def undelivered(as_name: As = None, role: Roles = None, token_file: TokenFile = None, as_json: Json = False) -> None:
+    """List the signals that a webhook did not take and is told of no more."""
+
+    async def work(charter: Charter, caller: Principal) -> list[dict[str, Any]]:
+        return await charter.outlet.undelivered(caller)
+
+    found = run_as(who(as_name, role, token_file), work)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("Every signal was delivered, or is on its way.")
+    for item in found:
+        say(
+            f"{item['time']}  {item['subscriber']}  {item['signal_type']}  {item['signal_id']} (event {item['seq']}): "
+            f"{item['attempts']} attempts, {item['reason']}"
+        )

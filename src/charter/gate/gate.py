@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,6 +23,7 @@ from charter.gate.parts import NO_CONTEXT, TRIES, CallContext, Parts
 from charter.gate.people import RunCommands
 from charter.gate.preparing import Preparer
 from charter.gate.recording import batch_of, new_event
+from charter.gate.schedules import Schedules
 from charter.gate.signals import Signals
 from charter.gate.spans import STORE_APPEND, STORE_LOAD, Attr
 from charter.gate.starting import Starts
@@ -66,8 +68,19 @@ class Gate:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
-        self._signals = Signals(self)
+        self._signals, self.schedules = Signals(self), Schedules(self)
         self.starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
+        self._outside: dict[type[Any], Callable[[Principal, Any, CallContext], Awaitable[Any]]] = {
+            cmd.StartWorkflow: self.starts.start,
+            cmd.SendSignal: self._signals.send,
+            cmd.RecordUndelivered: self._signals.undelivered,
+            cmd.KeepSchedule: self.schedules.keep,
+            cmd.PinTool: self._runs.pin,
+            cmd.EraseSealed: self._runs.erase,
+            cmd.DeliverCallback: partial(callbacks.deliver, self),
+            cmd.RebuildLists: partial(maintain, self),
+            cmd.RotateKey: partial(maintain, self),
+        }
 
     # -- the road in
 
@@ -102,18 +115,9 @@ class Gate:
                 tracing.call_took(seconds, command=command.kind, error=failure)
 
     async def _handle(self, principal: Principal, command: cmd.Command, ctx: CallContext) -> Any:
-        if isinstance(command, cmd.StartWorkflow):
-            return await self.starts.start(principal, command, ctx)
-        if isinstance(command, cmd.SendSignal):
-            return await self._signals.send(principal, command, ctx)
-        if isinstance(command, cmd.DeliverCallback):
-            return await callbacks.deliver(self, principal, command, ctx)
-        if isinstance(command, cmd.PinTool):
-            return await self._runs.pin(principal, command, ctx)
-        if isinstance(command, cmd.EraseSealed):
-            return await self._runs.erase(principal, command, ctx)
-        if isinstance(command, cmd.RebuildLists | cmd.RotateKey):
-            return await maintain(self, principal, command, ctx)
+        outside = self._outside.get(type(command))
+        if outside is not None:
+            return await outside(principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
             return await self._agents.handle(principal, command, ctx)
         if isinstance(command, cmd.DecideApproval):

@@ -77,6 +77,10 @@ class Templates(Protocol):
         """The newest version of each template that a signal of this type may start."""
         ...
 
+    def scheduled(self) -> tuple[Template, ...]:
+        """The newest version of each template that is started at times."""
+        ...
+
 
 class Tracing(Protocol):
     """``server.telemetry``, or silence. Spans are for viewing; the events are the record."""

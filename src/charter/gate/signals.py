@@ -7,19 +7,22 @@ again, and the runs that are not yet woken are.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
+from charter.gate.outcomes import only_charter
 from charter.gate.parts import CallContext
 from charter.model import commands as cmd
 from charter.model import events as ev
+from charter.model import signal_events as sev
 from charter.model.canonical import canonical, sha256_hex
 from charter.model.ids import Mint
 from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.model.reply import SignalSent
-from charter.model.signal import Signal
+from charter.model.signal import DATA_BYTES, DATA_DEPTH, Signal
 from charter.model.template import Template
 from charter.store.port import AlreadyClaimed, Claim
 from charter.workflows import decide as rules
@@ -32,8 +35,6 @@ from charter.workflows.state import State
 if TYPE_CHECKING:
     from charter.gate.gate import Gate
 
-DATA_BYTES = 64 * 1024
-DATA_DEPTH = 32
 BATCH = 500
 MAX_DEPTH = 5
 """So many starts by signals may follow from each other: runs that start each other end."""
@@ -76,6 +77,16 @@ class Signals:
         except AlreadyClaimed:  # the same signal came in twice at once; each run took it from one of them
             return SignalSent(status="duplicate", **done)
         return SignalSent(status="received", **done)
+
+    async def undelivered(self, principal: Principal, command: cmd.RecordUndelivered, ctx: CallContext) -> None:
+        """On record once, so that a delivery that was given up is seen."""
+        only_charter(principal)
+        data = sev.SignalUndelivered(**command.model_dump(exclude={"kind"}))
+        event = ev.Event(type="SIGNAL_UNDELIVERED", time="", data=data)
+        claims = (Claim("undelivered", f"{command.subscriber}|{command.seq}", command.signal_id),)
+        stream = undelivered_stream(principal.tenant)
+        with contextlib.suppress(AlreadyClaimed):
+            await self._gate.record_outside(principal, [event], ctx, stream=stream, claims=claims)
 
     async def _started(
         self, principal: Principal, command: cmd.SendSignal, command_id: str, ctx: CallContext
@@ -166,11 +177,16 @@ class Signals:
         return any(event.type == "SIGNAL_DELIVERED" for event in draft.events)
 
 
+def undelivered_stream(tenant: str) -> str:
+    """Where the deliveries that were given up are on record."""
+    return f"undelivered:{tenant}"
+
+
 def _own(principal: Principal) -> bool:
     return principal.kind == "service" and "charter" in principal.roles and principal.id.startswith("charter:")
 
 
-def _cause(template: Template, signal: Signal) -> ev.Cause:
+def _cause(template: Template, signal: Signal) -> sev.Cause:
     """What a run that it starts will say of it. Raises ``Refused`` (``signal_depth``) after too many starts by starts."""
     if signal.depth >= MAX_DEPTH:
         raise Refused(
@@ -178,7 +194,7 @@ def _cause(template: Template, signal: Signal) -> ev.Cause:
             code="signal_depth",
             next_step="Take the circle out of the templates' on_signal; narrow it by `where`.",
         )
-    return ev.Cause(
+    return sev.Cause(
         signal_type=signal.type,
         signal_source=signal.source,
         signal_id=signal.id,

@@ -102,6 +102,7 @@ MOMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "STEP_REVIEWED": {"step_id": Attr.STEP, "resolution": Attr.STEP_STATUS},
     "SIGNAL_DELIVERED": {"step_id": Attr.STEP},
     "CALLBACK_RECEIVED": {"step_id": Attr.STEP},
+    "SIGNAL_SENT": {"step_id": Attr.STEP},
     "WORKFLOW_PAUSED": {},
     "WORKFLOW_RESUMED": {},
     "APPROVAL_REQUESTED": {**_TOOL, "approval_id": Attr.APPROVAL, "risk": Attr.RISK},

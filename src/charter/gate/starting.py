@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from charter.errors import Conflict, Unavailable
 from charter.gate.parts import TRIES, CallContext
 from charter.model import commands as cmd
-from charter.model import events as ev
+from charter.model import signal_events as sev
 from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.workflows import decide as rules
@@ -33,7 +33,7 @@ class Starts:
         *,
         claims: tuple[tuple[str, str], ...] = (),
         command_id: str | None = None,
-        caused_by: ev.Cause | None = None,
+        caused_by: sev.Cause | None = None,
     ) -> Any:
         """Start a run. ``claims`` (scope and key) are taken with it, and remember the run."""
         template, template_hash = self._gate.parts.templates.latest(command.template)

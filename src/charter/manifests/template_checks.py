@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
+from charter.manifests import signal_checks
 from charter.manifests.arguments import compile_schema
 from charter.manifests.finding import Finding
 from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
@@ -36,7 +37,7 @@ _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
 _STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\w*)\.?(\w*)""")
 _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
 _SIGNAL = re.compile(r"(?<![\w.])signal\b")
-_RUN_NAMES = re.compile(r"(?<![\w.])(trigger|steps|workflow)\b")
+_SCHEDULE = re.compile(r"(?<![\w.])schedule\b")
 _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
 
 
@@ -55,6 +56,7 @@ def validate(
     """
     graph = _Graph(template)
     found = [*_schemas(template), *graph.findings()]
+    found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
     found += _installed(template, tools, roles, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):
         found += [*_branches(template, graph), *callbacks(template)]
@@ -64,8 +66,8 @@ def validate(
                 found.append(
                     Finding("error", pointer, problem, "Correct the expression; it is CEL, see docs/workflows.md.")
                 )
-            elif pointer.startswith("/on_signal/"):
-                found += _signal_only(pointer, source)
+            elif pointer.startswith("/on_"):
+                found += [Finding("error", *misread) for misread in signal_checks.misread(pointer, source)]
             else:
                 found += _references(template, graph, pointer, source, step)
     return sorted(found, key=lambda item: _position(item.where))
@@ -266,14 +268,10 @@ def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
         yield from ((where + pointer, source, step) for pointer, source in outbound_sources(step))
     for source in expressions_in(template.output):
         yield "/output", source, None
-    for index, start in enumerate(template.on_signal):
-        if start.where is not None:
-            yield f"/on_signal/{index}/where", start.where, None
-
-
-def _signal_only(where: str, source: str) -> Iterator[Finding]:
-    for name in dict.fromkeys(_RUN_NAMES.findall(_TEXT.sub('""', source))):
-        yield Finding("error", where, f"there is no {name!r} before the run starts", "Read `signal` alone here.")
+    for index, said in signal_checks.said(template):
+        yield f"/steps/{index}/signal", said, template.steps[index]
+    for where, source in signal_checks.sources(template):
+        yield where, source, None
 
 
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
@@ -282,6 +280,9 @@ def _references(template: Template, graph: _Graph, where: str, source: str, step
     if _SIGNAL.search(bare) and not where.endswith(_WHERE):
         mend = "Wait for it, and read steps.ID.output.signal afterwards."
         yield Finding("error", where, "there is no signal here; only the `where` of a wait has one", mend)
+    if _SCHEDULE.search(bare):
+        mend = "Give it to the run as `input` of the schedule, and read trigger."
+        yield Finding("error", where, "there is no schedule here; only the input of a schedule has one", mend)
     asked = f"{source} {step.condition}" if step is not None and step.condition else source
     for name in dict.fromkeys(_TRIGGER.findall(bare)):
         yield from _field(template.input_schema, name, f"trigger.{name}", asked, where, "the input")

@@ -31,6 +31,7 @@ from charter.model.template import (
     ConditionStep,
     ExternalStep,
     NotificationStep,
+    SignalStep,
     Template,
     WaitStep,
 )
@@ -45,6 +46,7 @@ STEP_MODELS: Final[dict[str, Any]] = {
     "wait": WaitStep,
     "external": ExternalStep,
     "notification": NotificationStep,
+    "signal": SignalStep,
 }
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 
@@ -266,8 +268,14 @@ class Catalogue:
 
     def for_signal(self, type: str) -> tuple[Template, ...]:
         """The newest version of each template, where it may be started by a signal of this type."""
-        newest = (versions[max(versions)][0] for _, versions in sorted(self._by_name.items()))
-        return tuple(item for item in newest if any(start.type == type for start in item.on_signal))
+        return tuple(item for item in self._newest() if any(start.type == type for start in item.on_signal))
+
+    def scheduled(self) -> tuple[Template, ...]:
+        """The newest version of each template, where it is started at times."""
+        return tuple(item for item in self._newest() if item.on_schedule)
+
+    def _newest(self) -> list[Template]:
+        return [versions[max(versions)][0] for _, versions in sorted(self._by_name.items())]
 
     def all(self) -> tuple[tuple[Template, str], ...]:
         """Every version with its hash: by name, the newest first."""

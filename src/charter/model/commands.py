@@ -209,6 +209,25 @@ class DeliverCallback(Model):
     body: Json = None
 
 
+class RecordUndelivered(Model):
+    """A subscriber did not take a signal and is told of it no more; only Charter itself sends it."""
+
+    kind: Literal["record_undelivered"] = "record_undelivered"
+    subscriber: ShortText
+    signal_id: ShortText
+    signal_type: ShortText
+    seq: int
+    attempts: int
+    reason: ShortText
+
+
+class KeepSchedule(Model):
+    """Start what is due of a schedule (``template/name``); only Charter itself sends it."""
+
+    kind: Literal["keep_schedule"] = "keep_schedule"
+    schedule: str
+
+
 class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
@@ -264,6 +283,8 @@ Command = (
     | SendSignal
     | DeliverSignal
     | DeliverCallback
+    | RecordUndelivered
+    | KeepSchedule
     | PinTool
     | EraseSealed
     | RebuildLists

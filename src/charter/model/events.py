@@ -14,19 +14,15 @@ from charter.model.base import Json, JsonObject, Model
 from charter.model.policy import Facts, Obligation, Verdict
 from charter.model.principal import Channel, Principal
 from charter.model.signal import Signal
+from charter.model.signal_events import (
+    Cause,
+    ScheduleFired,
+    ScheduleMissed,
+    ScheduleSet,
+    SignalSent,
+    SignalUndelivered,
+)
 from charter.model.tool import Risk
-
-
-class Cause(Model):
-    """The signal, or the schedule, that started a run. ``depth``: how many such starts lie behind it, itself included."""
-
-    signal_type: str | None = None
-    signal_source: str | None = None
-    signal_id: str | None = None
-    schedule: str | None = None
-    due_at: str | None = None
-    correlation_id: str | None = Field(default=None, description="Goes on in the signals that the run sends.")
-    depth: int = 0
 
 
 class WorkflowStarted(Model):
@@ -332,6 +328,11 @@ PAYLOADS: dict[str, type[Model]] = {
     "SIGNAL_RECEIVED": SignalReceived,
     "SIGNAL_DELIVERED": SignalDelivered,
     "CALLBACK_RECEIVED": CallbackReceived,
+    "SIGNAL_SENT": SignalSent,
+    "SIGNAL_UNDELIVERED": SignalUndelivered,
+    "SCHEDULE_SET": ScheduleSet,
+    "SCHEDULE_FIRED": ScheduleFired,
+    "SCHEDULE_MISSED": ScheduleMissed,
     "AGENT_INVOKE": AgentInvoke,
     "PROPOSAL_MADE": ProposalMade,
     "POLICY_DECISION": PolicyDecision,

@@ -136,6 +136,20 @@ class SignalSent(Model):
     )
 
 
+class ScheduleView(Model):
+    """A schedule as operators see it."""
+
+    schedule: str
+    template: str
+    cron: str
+    time_zone: str
+    missed: str
+    settled_through: str | None = Field(default=None, description="Everything until then was fired or left out.")
+    last_run: str | None = None
+    not_started: str | None = None
+    next_at: str | None = None
+
+
 class ToolView(Model):
     """A governed tool as an agent sees it."""
 

@@ -11,7 +11,7 @@ from charter.model.base import Json, JsonObject, Model, Name
 from charter.model.outbound import Callback, HttpCall, Message
 from charter.model.tool import Risk
 
-StepType = Literal["agent", "action", "approval", "condition", "wait", "notification", "external"]
+StepType = Literal["agent", "action", "approval", "condition", "wait", "signal", "notification", "external"]
 OnFailure = Literal["skip", "fail_workflow", "human_review"]
 
 
@@ -210,8 +210,26 @@ class NotificationStep(Message, CallStep):
     )
 
 
+class SignalText(Model):
+    """What a step says. Types ``workflow.…`` and ``approval.…`` are Charter's own."""
+
+    type: Name
+    subject: str | None = Field(default=None, max_length=500, description="What it is about; may hold {{ CEL }}.")
+    data: Json = Field(default=None, description="May hold {{ CEL }}; an object, where it is to start runs.")
+
+
+class SignalStep(StepBase):
+    """Sends a signal: to those who subscribe, and to the tenant's own runs and templates. It ends at once.
+
+    Its output is ``{type, subject, data}``. It never waits for who listens, and no listener's failure is its own.
+    """
+
+    type: Literal["signal"]
+    signal: SignalText
+
+
 Step = Annotated[
-    AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep | ExternalStep | NotificationStep,
+    AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep | ExternalStep | NotificationStep | SignalStep,
     Field(discriminator="type"),
 ]
 
@@ -221,6 +239,25 @@ class SignalStart(Model):
 
     type: Name
     where: str | None = Field(default=None, description="CEL over signal; true for one that starts a run.")
+
+
+class ScheduleStart(Model):
+    """Times at which a run is started, by Charter itself; the policy decides on each start."""
+
+    name: Name = Field(default="default", description="Tells several schedules of a template apart.")
+    cron: str = Field(
+        max_length=100,
+        description='Five fields: minute, hour, day of the month, month, day of the week: "0 9 * * MON-FRI".',
+    )
+    time_zone: str = Field(default="UTC", max_length=64, description="An IANA name, such as Europe/Berlin.")
+    input: JsonObject = Field(
+        default_factory=dict, description="The run's input; may hold {{ CEL }} over schedule (name, time, time_zone)."
+    )
+    missed: Literal["skip", "once", "all"] = Field(
+        default="once", description="Times that passed while Charter was down: none, one run for all, or each."
+    )
+    limit: int = Field(default=10, ge=1, le=100, description="For all: at most so many, the newest.")
+    grace_seconds: int = Field(default=60, ge=0, le=86_400, description="A time is missed when it is longer past.")
 
 
 class Template(Model):
@@ -239,6 +276,9 @@ class Template(Model):
     )
     on_signal: tuple[SignalStart, ...] = Field(
         default=(), description="Signals that start a run of the newest version; their data, an object, is the input."
+    )
+    on_schedule: tuple[ScheduleStart, ...] = Field(
+        default=(), description="Times at which a run of the newest version starts."
     )
     steps: tuple[Step, ...] = Field(min_length=1)
     output: Json = Field(default=None, description="The run's result; may hold {{ CEL }}.")

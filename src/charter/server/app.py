@@ -16,8 +16,10 @@ import anyio
 
 from charter.engine.checkpoints import Checkpointer
 from charter.engine.embedded import EmbeddedEngine
+from charter.engine.schedules import Scheduler
 from charter.errors import CharterError
 from charter.gate import Gate, Limits, Parts, Queries
+from charter.gate.outgoing import Outlet
 from charter.gate.parts import ToolRunner, Tools
 from charter.manifests.built_in import BUILT_IN
 from charter.manifests.templates import Catalogue, bundled_templates, load_template
@@ -39,6 +41,7 @@ from charter.tools.unconnected import UnconnectedRunner, UnconnectedTools
 from charter.workflows.expressions import problem
 
 if TYPE_CHECKING:
+    from charter.engine.outbox import Outbox
     from charter.server.evaluator import PolicySets
     from charter.tools.registry import Registry
 
@@ -85,6 +88,7 @@ class Charter:
     engine: EmbeddedEngine
     checkpointer: Checkpointer
     telemetry: Telemetry
+    outlet: Outlet
 
     @property
     def policies(self) -> PolicySets:
@@ -257,15 +261,26 @@ def _wire(
         engine=EmbeddedEngine(gate),
         checkpointer=checkpointer,
         telemetry=telemetry,
+        outlet=Outlet(gate),
     )
+
+
+def _outbox(charter: Charter) -> Outbox:
+    from charter.server.leaving import build_outbox
+
+    return build_outbox(charter.gate, charter.outlet, charter.settings, secret_file(charter.settings, charter.keys))
 
 
 @asynccontextmanager
 async def _driven(charter: Charter) -> AsyncIterator[None]:
     await charter.engine.recover()
+    outbox = _outbox(charter)
+    await outbox.prepare()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(charter.engine.run)
         tasks.start_soon(charter.checkpointer.run)
+        tasks.start_soon(outbox.run)
+        tasks.start_soon(Scheduler(charter.gate, charter.settings.tenant).run)
         if charter.telemetry.enabled:
             pending = PendingApprovals(charter.store)
             charter.telemetry.watch_pending_approvals(lambda: pending.count)

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 (github.com/cloudevents/spec) as signals and back: the JSON format, batches, and HTTP's binary mode.
+"""CloudEvents 1.0 (github.com/cloudevents/spec) as signals: the JSON format, batches, and HTTP's binary mode.
 
 Strict: what does not follow the specification is refused whole, before anything is delivered.
 """
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from charter.errors import InvalidInput
 from charter.model.base import JsonObject
-from charter.model.signal import Signal
+from charter.model.signal import RENAMED, Signal
 from charter.model.times import unix_ms_of
 
 EVENT: Final = "application/cloudevents+json"
@@ -24,7 +24,6 @@ MAX_BATCH: Final = 100
 AHEAD_SECONDS: Final = 300
 """How far a source's clock may be ahead of this one."""
 _OWN: Final = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
-_RENAMED: Final = {"correlationid": "correlation_id", "causationid": "causation_id"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _JSON = re.compile(r"(application|text)/([A-Za-z0-9.!#$&^_-]+\+)?json")
 
@@ -67,7 +66,7 @@ def signal_of(value: Any, now: str, where: str = "") -> Signal:
         name: item for name, item in given.items() if name in _OWN and name not in ("specversion", "datacontenttype")
     }
     extensions = {name: item for name, item in given.items() if name not in _OWN}
-    fields |= {new: extensions.pop(old) for old, new in _RENAMED.items() if old in extensions}
+    fields |= {new: extensions.pop(old) for old, new in RENAMED.items() if old in extensions}
     try:
         return Signal.model_validate({**fields, "extensions": extensions})
     except ValidationError as error:
@@ -123,18 +122,3 @@ def _invalid(why: str) -> InvalidInput:
         code="cloudevent_invalid",
         next_step="Send CloudEvents 1.0 as JSON; docs/signals.md shows one.",
     )
-
-
-def event_of(signal: Signal) -> JsonObject:
-    """A signal in the JSON format."""
-    out: JsonObject = {"specversion": "1.0", "id": signal.id, "source": signal.source, "type": signal.type}
-    for name in ("subject", "time", "dataschema"):
-        if (value := getattr(signal, name)) is not None:
-            out[name] = value
-    for name, field in _RENAMED.items():
-        if (value := getattr(signal, field)) is not None:
-            out[name] = value
-    out |= signal.extensions
-    if signal.data is not None:
-        out |= {"datacontenttype": "application/json", "data": signal.data}
-    return out

@@ -244,6 +244,24 @@ class EmailSection(Model):
         return self
 
 
+class WebhookSection(Model):
+    """A receiver of signals that leave, ``[webhooks.NAME]``. Its name is that of its place in the log: keep it.
+
+    ``secret``: the name of its signing secret in ``charter secret``; several, the newest first, while one replaces another.
+    ``types``: a ``*`` at the end matches the rest. ``private``: it may be at an address that is not public.
+    """
+
+    url: Url
+    secret: Annotated[tuple[str, ...], Field(min_length=1)]
+    types: tuple[str, ...] = ("workflow.run.*", "approval.*")
+    tenant: Name | None = None
+    private: bool = False
+    attempts: int = Field(default=10, ge=1, le=100)
+    timeout_seconds: float = Field(default=15.0, gt=0, le=120)
+    first_retry_seconds: float = Field(default=1.0, gt=0, le=3600)
+    longest_retry_seconds: float = Field(default=900.0, gt=0, le=86_400)
+
+
 class Settings(Model):
     """Everything configured, with absolute paths. ``source`` is the file it came from, None for defaults."""
 
@@ -260,6 +278,7 @@ class Settings(Model):
     grants: GrantsSection = GrantsSection()
     egress: EgressSection = EgressSection()
     email: EmailSection = EmailSection()
+    webhooks: dict[Name, WebhookSection] = Field(default_factory=dict)
     project: Path = Path()
     source: Path | None = None
 

@@ -39,6 +39,14 @@ class Instances:
             os.close(descriptor)  # somebody looks whether it is dead, or has just removed it: again
         raise Conflict(f"Another process runs as instance {instance}.", code="instance_taken")
 
+    def take(self, name: str) -> bool:
+        """The same as ``enlist``, and False when it is taken."""
+        try:
+            self.enlist(name)
+        except Conflict:
+            return False
+        return True
+
     def alive(self, instance: str) -> bool:
         """Is there a living process of this name? Removes the file of a dead one."""
         path = self._path(instance)

@@ -301,6 +301,18 @@ class Store(Protocol):
         """The workflows with a step that waits for signals of this type, in order, after the workflow ``after``."""
         ...
 
+    async def place(self, tenant: str, name: str) -> int | None:
+        """Up to where a reader of the tenant's log has come, None before it was ever kept."""
+        ...
+
+    async def move_place(self, tenant: str, name: str, seq: int) -> None:
+        """Keep it durably; never the record, and not part of any batch."""
+        ...
+
+    async def take_duty(self, duty: str) -> bool:
+        """True when this process has the duty now; it keeps it until it ends, however it ends, and nobody else has it."""
+        ...
+
     async def due(self, now: str, limit: int) -> list[Due]: ...
 
     async def next_wake(self) -> str | None:

@@ -10,13 +10,14 @@ from typing import Any
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
+from charter.model import signal_events as sev
 from charter.workflows import approvals, callbacks, calls, effects, machine, reviews, signals, steps
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
 
 def start(
-    state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str, caused_by: ev.Cause | None = None
+    state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str, caused_by: sev.Cause | None = None
 ) -> Draft:
     """A new run of the given template. ``state`` is new; the policy's answer is in ``given``."""
     draft = Draft(state=state, given=given)

@@ -319,7 +319,7 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "WORKFLOW_STARTED": _started,
     "WORKFLOW_STEP": _step,
     "STEP_REVIEWED": _unchanged,
-    "SIGNAL_DELIVERED": _unchanged,
+    **dict.fromkeys(("SIGNAL_DELIVERED", "SIGNAL_SENT"), _unchanged),
     "CALLBACK_RECEIVED": _called_back,
     "AGENT_INVOKE": _agent_invoke,
     "PROPOSAL_MADE": _proposal,

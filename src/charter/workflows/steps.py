@@ -13,12 +13,13 @@ from charter.model.template import (
     CallStep,
     ConditionStep,
     NotificationStep,
+    SignalStep,
     Step,
     Template,
     WaitStep,
 )
 from charter.model.times import later, later_ms, rfc3339, unix_ms_of
-from charter.workflows import expressions, machine
+from charter.workflows import expressions, machine, signals_out
 from charter.workflows.draft import Draft
 from charter.workflows.state import StepState
 
@@ -149,6 +150,18 @@ def _open(draft: Draft, step: Step) -> None:
         _ask(draft, step)
     elif isinstance(step, ConditionStep):
         _branch(draft, step)
+    elif isinstance(step, SignalStep):
+        _send(draft, step)
+
+
+def _send(draft: Draft, step: SignalStep) -> None:
+    try:
+        said = signals_out.said(step, draft.state.scope())
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
+    draft.emit("SIGNAL_SENT", said)
+    complete_step(draft, step, said.model_dump(mode="json", exclude={"step_id"}))
 
 
 def _branch(draft: Draft, step: ConditionStep) -> None:

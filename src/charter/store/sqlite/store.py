@@ -45,6 +45,7 @@ _PUT_SNAPSHOT = (
     "ON CONFLICT (tenant, stream) DO UPDATE SET shape = excluded.shape, version = excluded.version, "
     "data = excluded.data WHERE excluded.shape != shape OR excluded.version > version"
 )
+_PUT_PLACE = "INSERT INTO places VALUES (?, ?, ?) ON CONFLICT (tenant, name) DO UPDATE SET seq = excluded.seq"
 _PUT_CHECKPOINT = "INSERT INTO checkpoints (tenant, size, note) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _WORKFLOW = f"SELECT {', '.join(WORKFLOWS.columns)} FROM workflows WHERE tenant = ? AND workflow_id = ?"  # noqa: S608
 _APPROVAL = f"SELECT {', '.join(APPROVALS.columns)} FROM approvals WHERE tenant = ? AND approval_id = ?"  # noqa: S608
@@ -259,6 +260,18 @@ class SqliteStore:
     async def waiting_for(self, tenant: str, type: str, after: str, limit: int) -> list[str]:
         rows = await self._readers.many(_WAITING, (tenant, type, after, limit))
         return [workflow_id for (workflow_id,) in rows]
+
+    async def place(self, tenant: str, name: str) -> int | None:
+        row = self._readers.one("SELECT seq FROM places WHERE tenant = ? AND name = ?", (tenant, name))
+        return int(row[0]) if row else None
+
+    async def move_place(self, tenant: str, name: str, seq: int) -> None:
+        await self._write(_PUT_PLACE, (tenant, name, seq))
+
+    async def take_duty(self, duty: str) -> bool:
+        if self._writer_now is None:
+            raise _closed()
+        return await asyncio.to_thread(self._instances.take, f"duty-{duty}")
 
     async def enlist(self, instance: str) -> None:
         if self._writer_now is None:
