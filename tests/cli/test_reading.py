@@ -69,6 +69,11 @@ def test_templates_are_listed_shown_and_validated(project: Project, tmp_path: Pa
     )
     bad.write_text("name: look\nversion: '1'\nsteps:\n  - {id: work, type: agnet}\n")
     assert "look@1" in project.ok("template", "validate", str(good)).out
+    assert project.ok("template", "graph", str(good)).out.split()[:2] == ["work", "agent"]
+    assert project.ok("template", "graph", "governed-session", "--format", "mermaid").out.startswith("flowchart TD")
+    assert project.ok("template", "diff", str(good), str(good), "--json").json["items"] == []
+    differing = project.here("template", "diff", str(good), "governed-session", "--json")
+    assert (differing.code, differing.json["items"][0]["where"]) == (1, "name")
     done = project.here("template", "validate", str(good), str(bad))
     assert done.code == 2
     assert "bad.yaml:4" in done.err

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from charter.cli.failing import USAGE
-from charter.cli.output import Json, page_json, print_fields, print_json, print_table, say, stranger
+from charter.cli.output import Json, page_json, print_fields, print_json, print_table, safe, say, stranger
 from charter.cli.policies import governed
 from charter.cli.session import settings
 from charter.model.template import Template
 
 if TYPE_CHECKING:
     from charter.manifests.templates import Catalogue
+
+Drawing = Literal["text", "mermaid"]
 
 commands = typer.Typer(no_args_is_help=True, help="Workflow definitions: shipped ones and yours.")
 
@@ -93,3 +97,52 @@ def validate(
         page_json(checked)
     if bad:
         raise typer.Exit(USAGE)
+
+
+@commands.command("graph")
+def graph(
+    name: Annotated[str, typer.Argument(help="NAME, NAME@VERSION or a template file.")],
+    format_: Annotated[Drawing, typer.Option("--format", help="text, or mermaid for documents.")] = "text",
+) -> None:
+    """Draw a template: each step with what it waits for."""
+    from charter.manifests import graph
+
+    template = _found(name)
+    typer.echo(safe(graph.mermaid(template) if format_ == "mermaid" else graph.text(template)), nl=False)
+
+
+@commands.command("diff")
+def diff(
+    before: Annotated[str, typer.Argument(help="NAME, NAME@VERSION or a template file.")],
+    after: Annotated[str, typer.Argument(help="What it is compared with.")],
+    as_json: Json = False,
+) -> None:
+    """What runs of AFTER do otherwise than runs of BEFORE, step by step. Exit code 1 when they differ."""
+    from charter.manifests.graph import changes
+
+    found = changes(_found(before), _found(after))
+    if as_json:
+        page_json(asdict(change) for change in found)
+    else:
+        print_table(
+            ("change", "where", "before", "after"),
+            [(c.kind, c.where, _value(c.before), _value(c.after)) for c in found],
+            empty="They do the same.",
+        )
+    if found:
+        raise typer.Exit(1)
+
+
+def _found(name: str) -> Template:
+    """A template of the installation's, or of a file that is there."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
+        from charter.manifests.templates import read_template
+        from charter.workflows.expressions import problem
+
+        return read_template(path.read_text(encoding="utf-8"), path.name, check_expression=problem).template
+    return _catalogue().latest(name)[0]
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
