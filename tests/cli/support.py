@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -11,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ class Project:
 
     def ok(self, *args: str, **more: Any) -> Done:
         """The same, which must succeed."""
-        done = self.charter(*args, **more) if more or _in_a_loop() else self.here(*args)
+        done = self.charter(*args, **more) if more else _beside_the_loop(self.here, *args)
         assert done.code == 0, f"charter {' '.join(args)}: {done.code}\n{done.both}"
         return done
 
@@ -129,13 +129,10 @@ def charter(*args: str, cwd: Path, stdin: str | None = None, env: dict[str, str]
     return done
 
 
-def _in_a_loop() -> bool:
-    """A command runs an event loop of its own, which does not go inside another one."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _beside_the_loop(work: Callable[..., Done], *args: str) -> Done:
+    """A command runs an event loop of its own, which does not go inside another one, but in a thread beside it."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, *args).result()
 
 
 def environment(extra: dict[str, str]) -> dict[str, str]:

@@ -115,7 +115,7 @@ def test_deciding_edit_ask_reject(recorded: Recorded) -> None:
 
 
 def test_yes_needs_ids_and_asking_needs_a_terminal(recorded: Recorded) -> None:
-    assert recorded.project.charter("approvals", "approve", "--yes").code == 2
+    assert recorded.project.here("approvals", "approve", "--yes").code == 2
     assert recorded.project.charter("approvals", "approve").code == 2
     assert recorded.project.charter("approvals", "review").code == 2
     missing = recorded.project.here(

@@ -159,7 +159,7 @@ def test_credentials_of_upstreams_are_referred_to_and_never_written(project: Pro
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "a__b", "", "x" * 65, "-x", "\u00e9"])
 def test_a_name_that_no_upstream_may_have_is_a_usage_error(project: Project, name: str) -> None:
-    done = project.charter("upstream", "add", "--url", "http://127.0.0.1:9/mcp", "--", name)
+    done = project.here("upstream", "add", "--url", "http://127.0.0.1:9/mcp", "--", name)
     assert done.code == 2, done.both
     assert "Next: " in done.err
 
