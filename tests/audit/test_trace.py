@@ -18,11 +18,14 @@ from charter.audit.trace import TRACE_RULES, validate_trace
 from charter.model.approval import GrantBounds
 from charter.model.commands import GiveGrant
 from charter.model.events import PAYLOADS
+from charter.model.principal import Principal
 from tests.audit.logs import Event
 from tests.workflows.build import AGENT, ANN, BOB, CAT, Run, asked, effect_of, stored, template
 from tests.workflows.test_stateful import Governed
 
 Trace = list[Envelope]
+DAN = Principal(id="dan", kind="human", roles=("sales",))
+EVE = Principal(id="eve", kind="human", roles=("legal",))
 
 
 def record(run: Run) -> Trace:
@@ -111,6 +114,24 @@ def doubtful_run() -> Run:
     return run
 
 
+def long_approval_run() -> Run:
+    """A sequence whose first part is handed on, reminders, an escalation; then a step that is for another role."""
+    steps: list[dict[str, Any]] = [
+        {"id": "one", "order": "sequence", "requirements": [{"role": "finance"}, {"people": ["cat"]}]},
+        {"id": "two", "requirements": [{"role": "legal"}]},
+    ]
+    steps[0] |= {"remind_after_seconds": 60, "escalations": [{"people": ["zoe"], "after_seconds": 90}]}
+    run = Run(template(*({"type": "approval", "question": "Go?", **step} for step in steps)), starter=ANN).start()
+    first = run.approval_id()
+    run.wait(60).advance()
+    run.delegate(first, "dan", by=BOB)
+    run.wait(30).advance()
+    run.answer(first, by=DAN)
+    run.answer(first, by=CAT)
+    run.answer(run.approval_id(), by=EVE)
+    return run
+
+
 def action_run() -> Run:
     """The workflow's own call."""
     run = Run(template({"id": "go", "type": "action", "tool": "box__read"}), starter=ANN).start()
@@ -190,6 +211,7 @@ def called_back_run() -> Run:
 GOOD = record(approved_run())
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
+LONG = record(long_approval_run())
 BRANCH = record(branching_run())
 REVIEW = record(reviewed_run())
 WAIT = record(waiting_run())
@@ -381,6 +403,39 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
             "TOOL_INVOKE",
             0,
             approval_ids=GOOD[at(GOOD, "TOOL_INVOKE")].data["approval_ids"],
+        ),
+    ),
+    "a part handed to who asked": (
+        "approval_handed_on",
+        lambda: with_data(LONG, "APPROVAL_DELEGATED", delegated_to=ANN.id),
+    ),
+    "a part handed on twice": ("approval_handed_on", lambda: twice(LONG, "APPROVAL_DELEGATED")),
+    "a part that nobody handed on": ("approval_handed_on", lambda: without(LONG, "APPROVAL_DELEGATED")),
+    "approved after it was handed on": (
+        "approval_handed_on",
+        lambda: with_data(LONG, "APPROVAL_DECISION", decided_by=BOB.id, on_behalf_of=[]),
+    ),
+    "a reminder before its time": ("approval_in_order", lambda: with_time(LONG, "APPROVAL_REMINDED", PAST)),
+    "a reminder twice": ("approval_in_order", lambda: twice(LONG, "APPROVAL_REMINDED")),
+    "an escalation before its time": ("approval_in_order", lambda: with_time(LONG, "APPROVAL_ESCALATED", PAST)),
+    "an escalation twice": ("approval_in_order", lambda: twice(LONG, "APPROVAL_ESCALATED")),
+    "the next asked before their turn": (
+        "approval_in_order",
+        lambda: moved(LONG, "APPROVAL_TURN", at(LONG, "APPROVAL_DECISION")),
+    ),
+    "one person for two roles": (
+        "approval_duties_separate",
+        lambda: with_data(LONG, "APPROVAL_DECISION", 2, decided_by=CAT.id, roles=["legal"]),
+    ),
+    "a sequence cut short": ("approval_quorum", lambda: with_data(LONG, "APPROVAL_DECISION", status="approved")),
+    "an agent without a reason": (
+        "approval_by_another_person",
+        lambda: with_data(LONG, "APPROVAL_DECISION", 2, decided_by_kind="agent"),
+    ),
+    "an agent of who asked": (
+        "approval_by_another_person",
+        lambda: with_data(
+            LONG, "APPROVAL_DECISION", 2, decided_by_kind="agent", decided_by="x", acts_for=ANN.id, comment="Fine."
         ),
     ),
     "an unknown event": ("known_event", lambda: [*GOOD[:4], replace(GOOD[4], type="SOMETHING"), *GOOD[5:]]),

@@ -24,8 +24,9 @@ from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
 from charter.workflows import expressions, facts, views
+from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Given
-from charter.workflows.state import ApprovalState, ProposalState, State, fold
+from charter.workflows.state import ProposalState, State, fold
 
 AGENT = Principal(id="agent:writer", kind="agent", acts_for="ann")
 OTHER_AGENT = Principal(id="agent:other", kind="agent")
@@ -276,8 +277,14 @@ class Run:
         )
         approval = self.state.approvals[approval_id]
         found = facts.decide_facts(self.state, by, approval, command.channel, command.decision)
-        call = self.edited_call(approval, edited) if edited is not None else None
+        with_call = edited is not None and approval.request.proposal_id is not None
+        call = self.edited_call(approval, edited or {}) if with_call else None
         return self.decide(command, self.given(by, facts=found, decision=self.policy(found), call=call))
+
+    def delegate(self, approval_id: str, to: str, by: Principal = BOB) -> Draft:
+        command = cmd.DelegateApproval(approval_id=approval_id, to=to, channel="cli")
+        found = facts.delegate_facts(self.state, by, self.state.approvals[approval_id], "cli", to)
+        return self.decide(command, self.given(by, facts=found, decision=self.policy(found)))
 
     def edited_call(self, approval: ApprovalState, arguments: dict[str, Any]) -> Call:
         made = self.state.proposals[approval.request.proposal_id or ""].made

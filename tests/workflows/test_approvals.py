@@ -8,7 +8,7 @@ from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval import GrantBounds, Requirement
 from charter.model.policy import Decision, Facts
-from charter.workflows.approvals import still_needed
+from charter.workflows.quorum import still_needed
 from tests.workflows.build import (
     AGENT,
     ANN,

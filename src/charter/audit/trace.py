@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from charter.audit.envelope import Envelope
 from charter.audit.findings import Finding
-from charter.audit.trace_calls import Calls, Invocation, Run
+from charter.audit.trace_approvals import Invocation, Run
+from charter.audit.trace_calls import Calls
 from charter.model import events as ev
 from charter.model import signal_events as sev
 
@@ -41,7 +42,10 @@ TRACE_RULES = {
     "approval_requested_first": "People decide on what was asked, once each request.",
     "approval_same_digest": "Request, decision and call are about the same digest.",
     "approval_not_closed": "Nobody decides on, or uses, a request that is closed or expired.",
-    "approval_by_another_person": "People decide, and nobody decides on their own action.",
+    "approval_by_another_person": "People decide, or an agent with its reasoning, and nobody decides on their own action.",
+    "approval_handed_on": "A part in a decision is handed on once, not to the requester nor in a circle, and then it is gone.",
+    "approval_in_order": "The next are asked, reminded and asked instead when it is their turn or time, each once.",
+    "approval_duties_separate": "Nobody has a part in approving two steps that are not for the same person.",
     "approval_quorum": "A request is approved when each of its requirements is met by distinct people.",
     "approval_used_once": "An approval is good for one call.",
     "grant_within_bounds": "A call under a standing grant is within its tool, uses and time, and it was not revoked.",
@@ -150,6 +154,8 @@ class _Trace:
         self.run.step_types[data.step_id] = data.step_type
         if data.step_type == "condition" and data.status == "completed":
             self._check_branch(data)
+        if data.step_type == "approval" and data.status == "completed" and isinstance(data.output, dict):
+            self.left_out.update(name for name in data.output.get("left_out", ()) if isinstance(name, str))
         if before == "review":
             self._check_review(data)
         elif before == "retrying" and (

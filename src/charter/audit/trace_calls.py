@@ -1,48 +1,13 @@
-"""The part of the trace validator that follows tool calls: decisions, approvals, grants and effects."""
+"""The part of the trace validator that follows tool calls: decisions, grants and effects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from charter.audit.trace_approvals import Approvals, Run, Say
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest
-
-Say = Callable[[str, str], None]
-
-
-@dataclass(slots=True)
-class Invocation:
-    """An agent's grant for a step."""
-
-    step_id: str
-    allowed_tools: tuple[str, ...]
-    expires_at: str
-    open: bool = True
-
-    def allows(self, tool: str) -> bool:
-        """A name, or a beginning before a final ``*``."""
-        return any(tool == each or (each.endswith("*") and tool.startswith(each[:-1])) for each in self.allowed_tools)
-
-
-@dataclass(slots=True)
-class Run:
-    """The run as far as calls depend on it. ``steps`` holds each step's last status, ``time`` the event's time."""
-
-    started: bool = False
-    ended: str = ""
-    time: str = ""
-    steps: dict[str, str] = field(default_factory=dict)
-    step_types: dict[str, str] = field(default_factory=dict)
-    invocations: dict[str, Invocation] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Approval:
-    request: ApprovalRequest
-    status: str = "pending"
-    approvals: list[ev.ApprovalDecided] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -67,7 +32,7 @@ class Calls:
         self._permits: dict[str, bool] = {}  # digest: the last decision permits, and no call has used it
         self._proposals: dict[str, str] = {}  # id: digest
         self._ran: dict[str, str] = {}  # proposal: effect
-        self._approvals: dict[str, _Approval] = {}
+        self._approvals = Approvals(run, say, self._proposals)
         self._effects: dict[str, _Effect] = {}
         self._grants: dict[str, _Grant] = {}
 
@@ -76,6 +41,8 @@ class Calls:
         handler = _HANDLERS.get(type_)
         if handler is not None:
             handler(self, data)
+        else:
+            self._approvals.see(type_, data)
 
     # -- what comes before a call
 
@@ -98,61 +65,6 @@ class Calls:
         else:
             grant.revoked = True
 
-    # -- approvals
-
-    def on_asked(self, data: ev.ApprovalRequested) -> None:
-        request = data.request
-        if request.approval_id in self._approvals:
-            self._say("approval_requested_first", f"{request.approval_id} is requested a second time.")
-        if request.step_id not in self._run.steps:
-            self._say("step_opened_first", f"People are asked in step {request.step_id}, which was never opened.")
-        if self._proposals.get(request.proposal_id or "", request.digest) != request.digest:
-            self._say(
-                "approval_same_digest", f"{request.approval_id} is not about what {request.proposal_id} proposes."
-            )
-        self._approvals[request.approval_id] = _Approval(request)
-
-    def on_decided(self, data: ev.ApprovalDecided) -> None:
-        approval = self._approvals.get(data.approval_id)
-        if approval is None:
-            self._say("approval_requested_first", f"{data.approval_id} is decided and was never requested.")
-            return
-        request = approval.request
-        if approval.status != "pending" or self._run.time >= request.expires_at:
-            told = approval.status if approval.status != "pending" else "expired"
-            self._say("approval_not_closed", f"{data.approval_id} is decided when it is {told}.")
-        if data.digest != request.digest:
-            self._say("approval_same_digest", f"{data.approval_id} is decided for another digest than requested.")
-        if data.decided_by_kind != "human" or data.decided_by == request.requested_by:
-            self._say("approval_by_another_person", f"{data.decided_by} may not decide on {data.approval_id}.")
-        if data.decision == "approve":
-            approval.approvals.append(data)
-        if data.status == "approved" and not self._quorum(approval):
-            self._say("approval_quorum", f"{data.approval_id} is approved by fewer people than it asks for.")
-        if data.status not in ("pending", "more_info"):
-            approval.status = data.status
-
-    def _quorum(self, approval: _Approval) -> bool:
-        for item in approval.request.requirements:
-            people = {
-                each.decided_by
-                for each in approval.approvals
-                if (item.role is None or item.role in each.roles)
-                and (not item.channels or each.channel in item.channels)
-            }
-            if len(people) < item.approvers:
-                return False
-        return bool(approval.approvals)
-
-    def on_closed(self, data: ev.ApprovalClosed) -> None:
-        approval = self._approvals.get(data.approval_id)
-        if approval is None:
-            self._say("approval_requested_first", f"{data.approval_id} is closed and was never requested.")
-        elif approval.status not in ("pending", "approved"):
-            self._say("approval_not_closed", f"{data.approval_id} is closed again: it is {approval.status}.")
-        else:
-            approval.status = data.status
-
     # -- calls
 
     def on_invoke(self, data: ev.ToolInvoke) -> None:
@@ -168,7 +80,7 @@ class Calls:
             self._say("permit_before_call", f"No decision permits this call of {data.tool}.")
         self._check_proposal(data)
         for approval_id in data.approval_ids:
-            self._use_approval(approval_id, data)
+            self._approvals.use(approval_id, data)
         if data.grant_id is not None:
             self._use_grant(data.grant_id, data)
 
@@ -206,20 +118,6 @@ class Calls:
         if self._proposals.get(data.proposal_id, data.digest) != data.digest:
             self._say("proposal_used_once", f"The call is not what {data.proposal_id} proposed.")
         self._ran[data.proposal_id] = data.effect_id
-
-    def _use_approval(self, approval_id: str, data: ev.ToolInvoke) -> None:
-        approval = self._approvals.get(approval_id)
-        if approval is None:
-            self._say("approval_requested_first", f"{approval_id} is used and was never requested.")
-            return
-        if approval.status == "used":
-            self._say("approval_used_once", f"{approval_id} is used a second time, by {data.effect_id}.")
-        elif approval.status != "approved" or self._run.time >= approval.request.expires_at:
-            told = approval.status if approval.status != "approved" else "expired"
-            self._say("approval_not_closed", f"{approval_id} is used when it is {told}.")
-        if approval.request.digest != data.digest:
-            self._say("approval_same_digest", f"{approval_id} was given for another call.")
-        approval.status = "used"
 
     def _use_grant(self, grant_id: str, data: ev.ToolInvoke) -> None:
         grant = self._grants.get(grant_id)
@@ -263,9 +161,6 @@ _HANDLERS: dict[str, Callable[[Calls, Any], None]] = {
     "POLICY_DECISION": Calls.on_policy,
     "GRANT_GIVEN": Calls.on_grant,
     "GRANT_REVOKED": Calls.on_revoked,
-    "APPROVAL_REQUESTED": Calls.on_asked,
-    "APPROVAL_DECISION": Calls.on_decided,
-    "APPROVAL_CLOSED": Calls.on_closed,
     "TOOL_INVOKE": Calls.on_invoke,
     "TOOL_RESULT": Calls.on_result,
     "EFFECT_IN_DOUBT": Calls.on_doubt,

@@ -151,6 +151,12 @@ def _decided(data: Mapping[str, Any]) -> str:
     return _join(data.get("decision"), "by", who, "→", data.get("status"), _quoted(data.get("comment")))
 
 
+def _asked_of(found: Any) -> str:
+    parts = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    each = [_join(item.get("approvers", 1), "×", item.get("role"), _listed(item.get("people"))) for item in parts]
+    return " and ".join(each)
+
+
 def _invoked(data: Mapping[str, Any]) -> str:
     approvals = _listed(data.get("approval_ids"))
     return _join(
@@ -183,6 +189,12 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "POLICY_DECISION": _policy,
     "APPROVAL_REQUESTED": _asked,
     "APPROVAL_DECISION": _decided,
+    "APPROVAL_TURN": lambda data: _join("asks", _asked_of(data.get("asked"))),
+    "APPROVAL_REMINDED": lambda data: _join("reminder", data.get("number"), "to", _asked_of(data.get("still_needed"))),
+    "APPROVAL_ESCALATED": lambda data: _join("to", _asked_of(data.get("asked")), "until", data.get("expires_at")),
+    "APPROVAL_DELEGATED": lambda data: _join(
+        "by", data.get("delegated_by"), "to", data.get("delegated_to"), _quoted(data.get("comment"))
+    ),
     "APPROVAL_CLOSED": _named("status", "reason"),
     "GRANT_GIVEN": lambda data: _join(data.get("grant_id"), "by", data.get("given_by"), _quoted(data.get("comment"))),
     "GRANT_REVOKED": lambda data: _join("by", data.get("revoked_by"), _quoted(data.get("comment"))),

@@ -120,11 +120,13 @@ class Gate:
             return await outside(principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
             return await self._agents.handle(principal, command, ctx)
-        if isinstance(command, cmd.DecideApproval):
+        if isinstance(command, cmd.DecideApproval | cmd.DelegateApproval):
             row = await self.parts.store.approval(principal.tenant, command.approval_id)
             if row is None:
                 raise NotFound(f"There is no approval {command.approval_id}.", next_step="List what is pending.")
             self.parts.tracing.annotate({Attr.APPROVAL: row.approval_id}, row.workflow_id)
+            if isinstance(command, cmd.DelegateApproval):
+                return await self._runs.delegate(principal, command, row.workflow_id, ctx)
             return await self._runs.decide(principal, command, row.workflow_id, ctx)
         return await self._runs.handle(principal, command, ctx)
 

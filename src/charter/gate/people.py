@@ -52,16 +52,30 @@ class RunCommands:
 
         return (await self._gate.transact(principal, workflow_id, make, ctx)).reply
 
+    async def delegate(
+        self, principal: Principal, command: cmd.DelegateApproval, workflow_id: str, ctx: CallContext
+    ) -> Any:
+        async def make(state: State, now: str, mint: Mint) -> Draft:
+            approval = state.approvals.get(command.approval_id)
+            if approval is None:
+                raise NotFound(f"There is no approval {command.approval_id}.")
+            facts = facts_of.delegate_facts(state, principal, approval, command.channel, command.to)
+            decision = self._gate.prepare.evaluate(facts)
+            given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
+            return rules.decide(state, command, given)
+
+        return (await self._gate.transact(principal, workflow_id, make, ctx)).reply
+
     async def _preview_of_edit(self, principal: Principal, command: cmd.DecideApproval, workflow_id: str) -> str | None:
         """What the edited call would do, for who may edit it; fetched before the run is locked, as for a first request."""
         state = await self._gate.states.fresh(principal.tenant, workflow_id) if command.decision == "edit" else None
         approval = state.approvals.get(command.approval_id) if state else None
         now = self._gate.moment()[0]
-        if state is None or approval is None or now >= approval.request.expires_at:
+        if state is None or approval is None or now >= approval.expires_at:
             return None
         facts = facts_of.decide_facts(state, principal, approval, command.channel, command.decision)
         may = self._gate.parts.evaluator.evaluate(facts).verdict == "permit"
-        if not may or refusal_of(principal, command, approval) is not None:
+        if not may or refusal_of(state, principal, command, approval) is not None:
             return None
         call = await self._edited(state, command, approval.request.proposal_id, now)
         if call is None or call.decision.verdict != "require_approval" or call.manifest.dry_run is None:
@@ -71,7 +85,7 @@ class RunCommands:
     async def _edited(
         self, state: State, command: cmd.DecideApproval, proposal_id: str | None, now: str
     ) -> Call | None:
-        if command.decision != "edit":
+        if command.decision != "edit" or proposal_id is None:
             return None
         proposal = state.proposals.get(proposal_id or "")
         if command.edited_arguments is None or proposal is None:

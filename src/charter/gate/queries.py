@@ -15,9 +15,11 @@ from charter.model.reply import ApprovalView, ToolView, WorkflowContext
 from charter.model.tool import ToolManifest
 from charter.store.port import ApprovalRow, EffectRow, Filter, Page, WorkflowRow
 from charter.workflows import facts as facts_of
-from charter.workflows.approvals import refusal_of, still_needed
+from charter.workflows.approval_state import ApprovalState
+from charter.workflows.approvals import not_to_hand_over, refusal_of
 from charter.workflows.calls import denied
-from charter.workflows.state import ApprovalState, State
+from charter.workflows.quorum import standing
+from charter.workflows.state import State
 from charter.workflows.views import context
 
 if TYPE_CHECKING:
@@ -154,10 +156,14 @@ class Queries:
         facts = facts_of.decide_facts(state, principal, approval, "console", "approve")
         self._demand(facts.model_copy(update={"action": "approval.read", "channel": None, "verdict": None}))
         proposal = state.proposals.get(approval.request.proposal_id or "")
+        stands = standing(approval)
         return ApprovalView(
             request=approval.request,
             status=approval.status,
-            still_needed=still_needed(approval.request.requirements, approval.decisions),
+            still_needed=stands.left,
+            or_instead=stands.instead,
+            expires_at=approval.expires_at,
+            delegations=approval.delegations,
             decisions=approval.decisions,
             arguments=proposal.made.arguments if proposal else {},
             history=await self._history(state, approval),
@@ -165,18 +171,23 @@ class Queries:
             template=state.template,
         )
 
-    async def check_decision(self, principal: Principal, command: cmd.DecideApproval) -> None:
+    async def check_decision(self, principal: Principal, command: cmd.DecideApproval | cmd.DelegateApproval) -> None:
         """Would this answer be taken now? Asked before a person is bothered; nothing goes on record.
 
         Raises what the gate would: ``NotFound``, ``Refused``, ``Denied``.
         """
         state, approval = await self._approval(principal, command.approval_id)
-        refusal = refusal_of(principal, command, approval)
+        if isinstance(command, cmd.DelegateApproval):
+            refusal = not_to_hand_over(state, principal, command, approval)
+            facts = facts_of.delegate_facts(state, principal, approval, command.channel, command.to)
+        else:
+            refusal = refusal_of(state, principal, command, approval)
+            facts = facts_of.decide_facts(state, principal, approval, command.channel, command.decision)
         if refusal is not None:
             raise refusal
-        if self._gate.moment()[0] >= approval.request.expires_at:
+        if self._gate.moment()[0] >= approval.expires_at:
             raise Refused(f"Approval {command.approval_id} has expired.", code="approval_expired")
-        self._demand(facts_of.decide_facts(state, principal, approval, command.channel, command.decision))
+        self._demand(facts)
 
     async def _approval(self, principal: Principal, approval_id: str) -> tuple[State, ApprovalState]:
         row = await self._parts.store.approval(principal.tenant, approval_id)
@@ -238,4 +249,8 @@ def history_line(event_type: str, event: dict[str, Any]) -> str | None:
         return f"{at} asked for {data['request'].get('tool', 'a decision')}"
     if event_type == "APPROVAL_DECISION":
         return f"{at} {data['decided_by']} answered {data['decision']}"
+    if event_type == "APPROVAL_ESCALATED":
+        return f"{at} it was escalated"
+    if event_type == "APPROVAL_DELEGATED":
+        return f"{at} {data['delegated_by']} handed their part to {data['delegated_to']}"
     return None

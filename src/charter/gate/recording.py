@@ -126,7 +126,7 @@ def _approval_rows(before: State, after: State) -> tuple[ApprovalRow, ...]:
             requested_by=item.request.requested_by,
             owner=item.request.owner,
             requested_at=item.request.requested_at,
-            expires_at=item.request.expires_at,
+            expires_at=item.expires_at,
             request=item.request.model_dump_json(),
         )
         for item in changed

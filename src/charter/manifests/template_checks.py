@@ -26,6 +26,7 @@ from charter.model.template import (
     Step,
     Template,
     WaitStep,
+    branches_of,
 )
 from charter.model.times import unix_ms_of
 
@@ -134,12 +135,14 @@ class _Graph:
 def _branches(template: Template, graph: _Graph) -> Iterator[Finding]:
     """The steps that a condition names must be there, come after it, and be in one of its branches only."""
     for index, step in enumerate(template.steps):
-        if not isinstance(step, ConditionStep):
-            continue
-        if not (step.if_true or step.if_false):
+        if isinstance(step, ApprovalStep):
+            yield from _distinct(template, step, f"/steps/{index}/distinct_from")
+        names = ("if_true", "if_false") if isinstance(step, ConditionStep) else ("if_approved", "if_rejected")
+        on_yes, on_no = branches_of(step)
+        if isinstance(step, ConditionStep) and not (on_yes or on_no):
             mend = "Name the steps that depend on it in `if_true` or `if_false`."
             yield Finding("warning", f"/steps/{index}", "no step depends on this condition", mend)
-        for branch, named in (("if_true", step.if_true), ("if_false", step.if_false)):
+        for branch, named in zip(names, (on_yes, on_no), strict=True):
             for number, name in enumerate(named):
                 where = f"/steps/{index}/{branch}/{number}"
                 if name not in graph.ids:
@@ -147,12 +150,21 @@ def _branches(template: Template, graph: _Graph) -> Iterator[Finding]:
                 elif step.id not in graph.before[name]:
                     mend = f"Add {step.id!r} to the needs of step {name!r}, or of a step that it needs."
                     yield Finding("error", where, f"step {name!r} does not come after {step.id!r}", mend)
-                elif branch == "if_false" and name in step.if_true:
+                elif branch == names[1] and name in on_yes:
                     yield Finding("error", where, f"step {name!r} is in both branches", "Take it out of one of them.")
 
 
 def _branched(template: Template, step_id: str) -> bool:
-    return any(step_id in (*step.if_true, *step.if_false) for step in template.steps if isinstance(step, ConditionStep))
+    return any(step_id in named for step in template.steps for named in branches_of(step))
+
+
+def _distinct(template: Template, step: ApprovalStep, where: str) -> Iterator[Finding]:
+    asking = [item.id for item in template.steps if isinstance(item, ApprovalStep | CallStep) and item.id != step.id]
+    for number, name in enumerate(step.distinct_from or ()):
+        if name not in asking:
+            text = f"{name!r} is no other step that people approve"
+            mend = f"Name approval or action steps: {', '.join(asking) or 'there are none'}."
+            yield Finding("error", f"{where}/{number}", text, mend)
 
 
 # -- schemas, tools, roles
@@ -231,6 +243,11 @@ def _roles(step: Step, where: str, roles: Collection[str], level: Literal["error
         named += [
             (f"{where}/requirements/{number}/role", item.role)
             for number, item in enumerate(step.requirements)
+            if item.role
+        ]
+        named += [
+            (f"{where}/escalations/{number}/role", item.role)
+            for number, item in enumerate(step.escalations)
             if item.role
         ]
     for place, role in named:

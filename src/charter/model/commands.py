@@ -5,11 +5,11 @@ The caller's principal travels beside the command, never inside it. A command na
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from charter.model.approval import ApprovalVerdict, GrantBounds
+from charter.model.approval import ApprovalVerdict, GrantBounds, Signature
 from charter.model.base import Json, JsonObject, LongText, Model, ShortText
 from charter.model.effect import EffectOutcome
 from charter.model.principal import Channel
@@ -71,7 +71,10 @@ class RecordOutcome(Model):
 
 
 class DecideApproval(Model):
-    """A person's answer to an approval. ``edited_arguments`` go with ``edit``."""
+    """An answer to an approval. ``edited_arguments`` go with ``edit``: a call's, or what a step shows.
+
+    From an agent ``comment`` is its reasoning, without which nothing is taken.
+    """
 
     kind: Literal["decide_approval"] = "decide_approval"
     approval_id: str
@@ -80,6 +83,18 @@ class DecideApproval(Model):
     digest: str | None = Field(default=None, description="What the person saw; refused when it is not the approval's.")
     comment: LongText | None = None
     edited_arguments: JsonObject | None = None
+    signature: Signature | None = None
+
+
+class DelegateApproval(Model):
+    """Hand one's part in a decision to another person of the tenant."""
+
+    kind: Literal["delegate_approval"] = "delegate_approval"
+    approval_id: str
+    to: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    channel: Channel
+    digest: str | None = Field(default=None, description="What the person saw; refused when it is not the approval's.")
+    comment: LongText | None = None
 
 
 class GiveGrant(Model):
@@ -269,6 +284,7 @@ Command = (
     | InvokeTool
     | RecordOutcome
     | DecideApproval
+    | DelegateApproval
     | GiveGrant
     | RevokeGrant
     | CompleteStep

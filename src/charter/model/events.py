@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds
+from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds, Requirement, Signature
 from charter.model.base import Json, JsonObject, Model
 from charter.model.policy import Facts, Obligation, Verdict
 from charter.model.principal import Channel, Principal
@@ -153,18 +153,63 @@ class ApprovalRequested(Model):
 
 
 class ApprovalDecided(Model):
-    """One person answered; several may be needed (``status`` tells)."""
+    """One person, or an agent that the policy lets decide, answered; several may be needed (``status`` tells).
+
+    ``roles`` are their own and, of a delegate, those of whom they stand in for.
+    """
 
     approval_id: str
     decision: ApprovalVerdict
     decided_by: str
     decided_by_kind: str
+    acts_for: str | None = Field(default=None, description="For an agent: the person whom it serves.")
     roles: tuple[str, ...] = ()
+    on_behalf_of: tuple[str, ...] = Field(default=(), description="Who handed their part to this person.")
     channel: Channel
     digest: str
     comment: str | None = None
+    signature: Signature | None = Field(default=None, description="As it came; Charter does not check it.")
     status: Literal["pending", "approved", "rejected", "edited", "more_info"]
     replacement_proposal_id: str | None = None
+    replacement_approval_id: str | None = Field(default=None, description="For an edited step: its next revision.")
+
+
+class ApprovalTurn(Model):
+    """In a sequence: the ones before have agreed, and the next are asked."""
+
+    approval_id: str
+    turn: int = Field(description="Which requirement it is, counted from 0.")
+    asked: tuple[Requirement, ...]
+
+
+class ApprovalReminded(Model):
+    """People were reminded of a request that still waits for them."""
+
+    approval_id: str
+    number: int = Field(description="Counted from 1.")
+    still_needed: tuple[Requirement, ...]
+
+
+class ApprovalEscalated(Model):
+    """Nobody answered in time, so others were asked: their approval is enough by itself."""
+
+    approval_id: str
+    number: int = Field(description="Counted from 1.")
+    asked: tuple[Requirement, ...]
+    earlier_may_answer: bool
+    expires_at: str
+
+
+class ApprovalDelegated(Model):
+    """A person handed their part in a decision to another, who decides in their stead and with their roles."""
+
+    approval_id: str
+    delegated_by: str
+    delegated_to: str
+    roles: tuple[str, ...] = ()
+    on_behalf_of: tuple[str, ...] = Field(default=(), description="Who handed the part to them before.")
+    channel: Channel
+    comment: str | None = None
 
 
 class ApprovalClosed(Model):
@@ -338,6 +383,10 @@ PAYLOADS: dict[str, type[Model]] = {
     "POLICY_DECISION": PolicyDecision,
     "APPROVAL_REQUESTED": ApprovalRequested,
     "APPROVAL_DECISION": ApprovalDecided,
+    "APPROVAL_TURN": ApprovalTurn,
+    "APPROVAL_REMINDED": ApprovalReminded,
+    "APPROVAL_ESCALATED": ApprovalEscalated,
+    "APPROVAL_DELEGATED": ApprovalDelegated,
     "APPROVAL_CLOSED": ApprovalClosed,
     "GRANT_GIVEN": GrantGiven,
     "GRANT_REVOKED": GrantRevoked,

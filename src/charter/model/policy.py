@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from charter.model.base import JsonObject, Model
 from charter.model.principal import Channel, Principal, PrincipalKind
@@ -21,6 +22,7 @@ Action = Literal[
     "approval.request",
     "approval.read",
     "approval.decide",
+    "approval.delegate",
     "grant.give",
     "grant.revoke",
     "effect.resolve",
@@ -45,6 +47,8 @@ class Approved(Model):
     kind: PrincipalKind | None = Field(
         default=None, description="Of the approver's credential. Only a human's counts; unknown does not count by api."
     )
+    acts_for: str | None = Field(default=None, description="For an agent: the person whom it serves.")
+    on_behalf_of: tuple[str, ...] = Field(default=(), description="Who handed their part to this person.")
 
 
 class ToolFacts(Model):
@@ -60,6 +64,11 @@ class ToolFacts(Model):
     roles: tuple[str, ...] = ()
 
 
+def _pairs(given: object) -> object:
+    """Policy tests write a map; pairs are a value that can be looked up by."""
+    return tuple(sorted(given.items())) if isinstance(given, Mapping) else given
+
+
 class ApprovalFacts(Model):
     """The approval that somebody wants to decide, as a policy sees it."""
 
@@ -72,6 +81,15 @@ class ApprovalFacts(Model):
     roles: tuple[str, ...] = Field(default=(), description="Roles that the open requirements name.")
     channels: tuple[Channel, ...] = Field(
         default=(), description="Channels that the open requirements accept; empty means that they name none."
+    )
+    people: tuple[str, ...] = Field(default=(), description="People whom the open requirements name.")
+    delegates: tuple[str, ...] = Field(default=(), description="People to whom somebody handed their part.")
+    works_here: bool = Field(
+        default=False, description="The caller started the run, works in it, or acts for its owner."
+    )
+    amounts: Annotated[tuple[tuple[str, int], ...], BeforeValidator(_pairs)] = Field(
+        default=(),
+        description="Whole numbers of what is decided on, by name: a call's arguments, or what a step shows.",
     )
 
 
@@ -117,6 +135,7 @@ class Facts(Model):
     signal_type: str | None = Field(default=None, description="The signal that is sent, or that starts the run.")
     signal_source: str | None = None
     schedule: str | None = Field(default=None, description="The schedule (template/name) that starts the run.")
+    delegate_to: str | None = Field(default=None, description="For approval.delegate: who shall decide instead.")
     input: JsonObject | None = Field(default=None, description="The call's arguments, typed by the tool's schema.")
 
 
@@ -133,6 +152,12 @@ class Obligation(Model):
     approvers: int = 1
     within_seconds: int = 86_400
     channels: tuple[Channel, ...] = ()
+    people: tuple[str, ...] = Field(default=(), description="For require_approval: only these people count.")
+    agents: bool = Field(default=False, description="For require_approval: an agent's decision counts as well.")
+    edit: bool = Field(default=True, description="For require_approval: whether a reviewer may change the call.")
+    remind_seconds: int | None = Field(default=None, description="For require_approval: between reminders.")
+    escalate_seconds: int | None = Field(default=None, description="For require_approval: when others are asked too.")
+    escalate_role: str | None = None
     fields: tuple[str, ...] = ()
     calls: int | None = Field(default=None, description="For rate_limit: so many calls within ``within_seconds``.")
     reason: str | None = None

@@ -35,6 +35,10 @@ class Principal(Model):
         return out
 
 
+AGENT_APPROVER = "agent-approver"
+"""The role that an agent's credential must hold before any policy may let it decide an approval."""
+
+
 def person_key(id_: str) -> str:
     """What separation of duties compares: ``ann``, ``Ann`` and full-width letters are one person under three spellings."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", id_).casefold())

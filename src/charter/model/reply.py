@@ -8,7 +8,7 @@ from pydantic import Field
 
 from charter.model.approval import ApprovalRequest, Requirement
 from charter.model.base import Json, JsonObject, Model
-from charter.model.events import ApprovalDecided
+from charter.model.events import ApprovalDecided, ApprovalDelegated
 from charter.model.policy import Decision
 
 
@@ -120,7 +120,11 @@ class Decided(Model):
     status: str
     decision: str
     still_needed: tuple[Requirement, ...] = ()
+    or_instead: tuple[Requirement, ...] = Field(
+        default=(), description="Whom it was escalated to: each of these is enough by itself."
+    )
     replacement_proposal_id: str | None = None
+    replacement_approval_id: str | None = None
     decision_of_replacement: Decision | None = None
     next_step: str = ""
 
@@ -171,6 +175,11 @@ class ApprovalView(Model):
     request: ApprovalRequest
     status: str
     still_needed: tuple[Requirement, ...] = ()
+    or_instead: tuple[Requirement, ...] = Field(
+        default=(), description="Whom it was escalated to: each of these is enough by itself."
+    )
+    expires_at: str = ""
+    delegations: tuple[ApprovalDelegated, ...] = ()
     decisions: tuple[ApprovalDecided, ...] = ()
     arguments: JsonObject = Field(default_factory=dict)
     history: tuple[str, ...] = Field(default=(), description="What else this agent did in this workflow, newest last.")

@@ -6,13 +6,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from charter.model.approval import Requirement
+from charter.model.approval import Escalation, Requirement, Separation
 from charter.model.base import Json, JsonObject, Model, Name
 from charter.model.outbound import Callback, HttpCall, Message
+from charter.model.principal import person_key
 from charter.model.tool import Risk
 
 StepType = Literal["agent", "action", "approval", "condition", "wait", "signal", "notification", "external"]
 OnFailure = Literal["skip", "fail_workflow", "human_review"]
+OnReject = Literal["reject_workflow", "fail", "continue"]
 
 
 class StepBase(Model):
@@ -93,6 +95,11 @@ class CallStep(StepBase):
         default="fail_workflow",
         description="When the tool failed for good or is denied: skip goes on with a null output, human_review asks a person.",
     )
+    on_reject: OnReject = Field(
+        default="reject_workflow",
+        description="When people whom the policy asked say no, or nobody answers: the run ends as rejected, the step fails "
+        "(on_failure says what then), or it is skipped.",
+    )
 
 
 class ActionStep(CallStep):
@@ -133,12 +140,64 @@ class ApprovalStep(StepBase):
     requirements: tuple[Requirement, ...] = Field(
         default=(Requirement(),), description="Who must approve; every one must be met. Default: one person."
     )
+    order: Literal["parallel", "sequence"] = Field(
+        default="parallel", description="All requirements at once, or each when the one before it is met."
+    )
+    distinct_from: tuple[str, ...] | None = Field(
+        default=None,
+        description="Steps whose approvers do not count here. Default: the template's separation_of_duties.",
+    )
+    edit: bool = Field(
+        default=False, description="Whether a reviewer may change what is shown: a new revision to decide on."
+    )
+    amounts: tuple[str, ...] = Field(
+        default=(),
+        description="Labels of `show` that are whole numbers, by which the policy judges; all else fails the step.",
+    )
     risk: Literal["low", "medium", "high"] = Field(
         default="medium", description="The policy says through which channels a risk may be decided."
     )
     expires_after_seconds: int = Field(
-        default=86_400, ge=1, description="The run ends as rejected when nobody has decided by then."
+        default=86_400, ge=1, description="When nobody has decided by then, on_timeout says how it goes on."
     )
+    on_timeout: Literal["reject", "fail", "escalate"] = Field(
+        default="reject",
+        description="As if it was rejected (see on_reject), the step fails, or the last escalation is asked.",
+    )
+    escalations: tuple[Escalation, ...] = Field(
+        default=(), description="Whom else to ask, and when; the earliest first."
+    )
+    remind_after_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=31_536_000,
+        description="People are reminded after so long, and again, while they are needed.",
+    )
+    on_reject: OnReject = Field(
+        default="reject_workflow",
+        description="A no ends the run as rejected, fails the step, or the run goes on with the decision as the output.",
+    )
+    if_approved: tuple[str, ...] = Field(default=(), description="Steps that run only when it is approved.")
+    if_rejected: tuple[str, ...] = Field(default=(), description="Steps that run only when it is rejected.")
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        if (self.if_approved or self.if_rejected) and self.on_reject != "continue":
+            raise ValueError("`if_approved` and `if_rejected` need `on_reject: continue`.")
+        at_end = [item.after_seconds is None for item in self.escalations]
+        if (self.on_timeout == "escalate") != (at_end[-1:] == [True]) or any(at_end[:-1]):
+            raise ValueError(
+                "`on_timeout: escalate` goes with a last escalation without `after_seconds`, and with none else."
+            )
+        times = [item.after_seconds for item in self.escalations if item.after_seconds is not None]
+        if times != sorted(set(times)) or any(time >= self.expires_after_seconds for time in times):
+            raise ValueError("Escalations come one after the other, each before `expires_after_seconds`.")
+        asked = (*self.requirements, *self.escalations)
+        if any(item.people and len({person_key(each) for each in item.people}) < item.approvers for item in asked):
+            raise ValueError("More `approvers` are asked for than `people` are named, so it can never be met.")
+        if self.amounts and not (isinstance(self.show, dict) and set(self.amounts) <= set(self.show)):
+            raise ValueError("Each of `amounts` is a label of `show`.")
+        return self
 
 
 class ConditionStep(StepBase):
@@ -234,6 +293,13 @@ Step = Annotated[
 ]
 
 
+def branches_of(step: Step) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The steps that run only if it was true (approved), and only if it was false (rejected)."""
+    if isinstance(step, ConditionStep):
+        return step.if_true, step.if_false
+    return (step.if_approved, step.if_rejected) if isinstance(step, ApprovalStep) else ((), ())
+
+
 class SignalStart(Model):
     """A signal that starts a run, with its data as the input."""
 
@@ -279,6 +345,11 @@ class Template(Model):
     )
     on_schedule: tuple[ScheduleStart, ...] = Field(
         default=(), description="Times at which a run of the newest version starts."
+    )
+    separation_of_duties: Separation = Field(
+        default="roles",
+        description="Who approved one step does not count for another one that is meant for other roles (roles), for no "
+        "other one (all), or may (none).",
     )
     steps: tuple[Step, ...] = Field(min_length=1)
     output: Json = Field(default=None, description="The run's result; may hold {{ CEL }}.")

@@ -5,11 +5,14 @@ Each string is ``WHO[@CHANNELS]:COUNT`` and is in the set when at least COUNT di
 * ``any:1``: one person, whoever;
 * ``finance_manager:2``: two people who each hold the role;
 * ``any@strong:1``: one person with a credential of their own (command line, console, or the API with a person's token);
-* ``any@cli+console:1``, ``finance_manager@strong:1``: through these channels only.
+* ``any@cli+console:1``, ``finance_manager@strong:1``: through these channels only;
+* ``=ann+bob:1``: one of these people;
+* ``agents:1``: an agent whose decision the policies of set A permitted.
 
 A policy compares with ``context.approved.contains("any:1")``. Only the strings that the policy set asks for are computed.
 
-Never counted: the requester's own approval, an agent's or a service's, one through ``template`` (nobody was asked), and one
+Never counted: the requester's own approval, a service's, an agent's where a person is asked for (an agent and the person whom
+it serves are one), one through ``template`` (nobody was asked), and one
 through ``api`` that is not known to be a person's.
 """
 
@@ -23,7 +26,7 @@ from cedarpy import pst
 
 from charter.model.policy import Approved, Facts, Obligation
 from charter.model.principal import Channel, person_key
-from charter.policies.notes import MAX_APPROVERS, channels, role
+from charter.policies.notes import MAX_APPROVERS, channels, people, role
 from charter.policies.syntax import walk
 
 STRONG: tuple[Channel, ...] = ("cli", "console", "api")
@@ -40,14 +43,21 @@ class Wanted:
     role: str | None
     channels: frozenset[Channel] | None
     count: int
+    people: frozenset[str] = frozenset()
+    agents: bool = False
 
     def met_by(self, approvals: Iterable[Approved]) -> bool:
         """Whether enough distinct people among these approvals fit."""
         people = {
-            person_key(approval.approver)
+            person_key(approval.acts_for or approval.approver)
             for approval in approvals
             if (self.role is None or self.role in approval.roles)
             and (self.channels is None or approval.channel in self.channels)
+            and (
+                not self.people
+                or not self.people.isdisjoint(map(person_key, (approval.approver, *approval.on_behalf_of)))
+            )
+            and self.agents == (approval.kind == "agent")
         }
         return len(people) >= self.count
 
@@ -59,7 +69,10 @@ def wanted(key: str) -> Wanted:
         raise ValueError(f'write "any:1", "ROLE:2" or "any@strong:1", with a count of at most {MAX_APPROVERS}')
     named = found["channels"]
     allowed = None if named is None else frozenset(STRONG if named == "strong" else channels(named, "+"))
-    return Wanted(key, None if found["who"] == "any" else role(found["who"]), allowed, int(found["count"]))
+    who, count = found["who"], int(found["count"])
+    if who.startswith("="):
+        return Wanted(key, None, allowed, count, frozenset(map(person_key, people(who[1:], "+"))))
+    return Wanted(key, None if who in ("any", "agents") else role(who), allowed, count, agents=who == "agents")
 
 
 def keys_of(template: pst.Template) -> set[str]:
@@ -84,6 +97,8 @@ def fulfils(key: Wanted, obligation: Obligation) -> bool:
     """Whether a policy that stops at ``key`` asks for no less than its annotations promise."""
     promised = frozenset(obligation.channels) if obligation.channels else None
     narrow = promised is None or (key.channels is not None and key.channels <= promised)
+    named = frozenset(map(person_key, obligation.people))
+    narrow = narrow and not key.agents and (not named or (bool(key.people) and key.people <= named))
     return narrow and (obligation.role is None or key.role == obligation.role) and key.count >= obligation.approvers
 
 
@@ -91,11 +106,13 @@ def reachable(key: Wanted, obligation: Obligation) -> bool:
     """Whether the approvals that the annotations ask people for are enough for ``key``."""
     promised = frozenset(obligation.channels) if obligation.channels else None
     wide = key.channels is None or (promised is not None and promised <= key.channels)
+    named = frozenset(map(person_key, obligation.people))
+    wide = wide and (not key.people or (bool(named) and named <= key.people))
     return wide and (key.role is None or key.role == obligation.role) and key.count <= obligation.approvers
 
 
 def counted(facts: Facts) -> list[Approved]:
-    """The approvals that count for this call."""
+    """The approvals that may count for this call; an agent's only where a policy asks for ``agents``."""
     return [approval for approval in facts.approvals if _counts(approval, facts.principal.id)]
 
 
@@ -104,4 +121,5 @@ def _counts(approval: Approved, requester: str) -> bool:
         return False
     if approval.kind is None:
         return approval.channel not in ("api", "template")
-    return approval.kind == "human" and approval.channel != "template"
+    own = approval.kind == "agent" and person_key(approval.acts_for or approval.approver) == person_key(requester)
+    return approval.kind in ("human", "agent") and not own and approval.channel != "template"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from charter.model.outbound import SERVER
 from charter.model.policy import Decision, Facts
-from charter.model.principal import person_key
+from charter.model.principal import AGENT_APPROVER, person_key
 from charter.model.signal import reserved
 
 
@@ -26,6 +26,10 @@ def _is_charter(facts: Facts) -> bool:
     """Charter runs a workflow's own ``action`` steps without an invocation; no token may claim to be it."""
     who = facts.principal
     return who.kind == "service" and who.id.startswith("charter:") and "charter" in who.roles
+
+
+def _approver_agent(facts: Facts) -> bool:
+    return facts.principal.kind == "agent" and AGENT_APPROVER in facts.principal.roles
 
 
 GUARANTEES = (
@@ -65,10 +69,24 @@ GUARANTEES = (
     Guarantee(
         id="charter:people-decide",
         code="not_a_person",
-        reason="Only a person's credential can decide an approval, give a standing grant or review a failed step.",
+        reason="Only a person's credential can decide an approval or hand it on, give a standing grant or review a step; "
+        f"an agent's may decide only with the role {AGENT_APPROVER}.",
         next_step="Wait for a person to decide; get_workflow shows who was asked.",
         broken_by=lambda facts: (
-            facts.action in ("approval.decide", "grant.give", "step.review") and facts.principal.kind != "human"
+            facts.action in ("approval.decide", "approval.delegate", "grant.give", "step.review")
+            and facts.principal.kind != "human"
+            and not (facts.action == "approval.decide" and _approver_agent(facts))
+        ),
+    ),
+    Guarantee(
+        id="charter:no-agent-decides-on-its-own-work",
+        code="self_approval",
+        reason="An agent decides on nothing in a run that it works in, and on nothing of its own person's.",
+        next_step="Somebody else who is eligible must decide.",
+        broken_by=lambda facts: (
+            facts.action == "approval.decide"
+            and facts.principal.kind == "agent"
+            and (facts.approval is None or facts.approval.works_here)
         ),
     ),
     Guarantee(
@@ -77,7 +95,7 @@ GUARANTEES = (
         reason="Nobody decides on their own request.",
         next_step="Somebody else who is eligible must decide.",
         broken_by=lambda facts: (
-            facts.action == "approval.decide"
+            facts.action in ("approval.decide", "approval.delegate")
             and facts.approval is not None
             and person_key(facts.approval.requested_by) == person_key(facts.principal.id)
         ),

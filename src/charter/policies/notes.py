@@ -4,7 +4,10 @@ Set A (authorise): ``@id``, ``@reason``, ``@mode``, and on a forbid ``@code`` an
 Set B (obligations): ``@id``, ``@obligation``, ``@reason``, ``@mode`` and what the obligation takes:
 
 * ``require_approval``: ``@role`` (any person if absent), ``@approvers`` (1 to 16), ``@within`` (ISO 8601, default ``PT24H``),
-  ``@channels`` (comma-separated);
+  ``@channels`` (comma-separated), ``@people`` (comma-separated: only these count), ``@agents("true")``: an agent's decision
+  that set A permits counts too (add ``agents:1`` to the condition), ``@edit("false")``: nobody changes the call, ``@remind``
+  (ISO 8601: people are reminded, again and again), ``@escalate`` (ISO 8601) with ``@escalate_role``: when others are asked
+  too (add ``ROLE:1`` to the condition);
 * ``redact``: ``@fields`` (comma-separated JSON pointers);
 * ``rate_limit``: ``@calls`` and ``@within``;
 * ``dry_run``: nothing.
@@ -37,7 +40,9 @@ _DURATION = re.compile(
 _SECONDS = (604_800, 86_400, 3_600, 60, 1)
 
 _TAKES: Mapping[str, frozenset[str]] = {
-    "require_approval": frozenset({"role", "approvers", "within", "channels"}),
+    "require_approval": frozenset(
+        {"role", "approvers", "within", "channels", "people", "agents", "edit", "remind", "escalate", "escalate_role"}
+    ),
     "redact": frozenset({"fields"}),
     "rate_limit": frozenset({"calls", "within"}),
     "dry_run": frozenset(),
@@ -131,6 +136,8 @@ def _obligation(notes: Mapping[str, str], effect: str, fail: _Failure) -> Obliga
     missing = sorted(_NEEDS.get(name, frozenset()) - set(notes))
     if missing:
         raise fail(f"{name} needs @{missing[0]}", f'Add @{missing[0]}("…").')
+    if ("escalate" in notes) != ("escalate_role" in notes):
+        raise fail("@escalate says when, @escalate_role whom to ask then", "Give both, or neither.")
     values: dict[str, Any] = {"name": name, "policy_id": notes["id"], "reason": notes.get("reason")}
     for note, text in notes.items():
         if note in _READERS and note in _TAKES[name]:
@@ -171,9 +178,30 @@ def channels(text: str, between: str = ",") -> tuple[Channel, ...]:
 
 def role(text: str) -> str:
     """A role's name; ``any`` is taken, it means any person."""
-    if not _ROLE.fullmatch(text) or text == "any":
+    if not _ROLE.fullmatch(text) or text in ("any", "agents"):
         raise ValueError("Write a role's name of letters, digits, '.', '_', '-'; leave @role out for any person")
     return text
+
+
+def people(text: str, between: str = ",") -> tuple[str, ...]:
+    """People's ids in a list; ``ValueError`` for an empty one."""
+    names = tuple(part.strip() for part in text.split(between))
+    if not all(names) or any(len(name) > 200 for name in names):
+        raise ValueError("Write people's ids with a comma between them")
+    return names
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError('Write "true" or "false"')
+    return text == "true"
+
+
+def _reminder(text: str) -> int:
+    seconds = duration(text)
+    if seconds < 60:
+        raise ValueError("Write at least a minute, as in PT4H")
+    return seconds
 
 
 def _pointers(text: str) -> tuple[str, ...]:
@@ -188,6 +216,12 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "approvers": ("approvers", _count(MAX_APPROVERS)),
     "within": ("within_seconds", duration),
     "channels": ("channels", channels),
+    "people": ("people", people),
+    "agents": ("agents", _flag),
+    "edit": ("edit", _flag),
+    "remind": ("remind_seconds", _reminder),
+    "escalate": ("escalate_seconds", duration),
+    "escalate_role": ("escalate_role", role),
     "fields": ("fields", _pointers),
     "calls": ("calls", _count(1_000_000)),
 }

@@ -13,8 +13,9 @@ def possible(authorise: cedarpy.PolicySet, entities: cedarpy.Entities, action: s
     request = {
         "principal": f"Charter::{requests.KINDS[key.principal.kind]}::{quote(key.principal.id)}",
         "action": f"Charter::Action::{quote(action)}",
-        "resource": f"Charter::{key.resource_type}::{quote(key.resource_id)}",
     }
+    if key.resource_type:
+        request["resource"] = f"Charter::{key.resource_type}::{quote(key.resource_id)}"
     answer = cedarpy.is_authorized_partial(request, authorise, entities)
     if answer.decision is cedarpy.Decision.NoDecision:
         return bool(answer.residuals)

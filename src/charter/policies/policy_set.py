@@ -204,8 +204,18 @@ def _check_approvals(policy: Policy) -> None:
     obligation = policy.obligation
     if obligation is None or obligation.name != "require_approval":
         return
+    if obligation.escalate_role and not any(key.role == obligation.escalate_role and key.count == 1 for key in keys):
+        raise notes.wrong(
+            policy.file,
+            policy.id,
+            f"it escalates to {obligation.escalate_role!r}, whose approval would change nothing",
+            f'Let the condition end with || context.approved.contains("{obligation.escalate_role}:1").',
+        )
+    if obligation.agents != any(key.agents for key in keys):
+        problem = '@agents("true") and the condition on "agents:1" go together'
+        raise notes.wrong(policy.file, policy.id, problem, "Write both, or neither.")
     if not any(approvals.fulfils(key, obligation) and approvals.reachable(key, obligation) for key in keys):
-        who = obligation.role or "any"
+        who = obligation.role or ("=" + "+".join(obligation.people) if obligation.people else "any")
         through = "" if not obligation.channels else "@" + "+".join(obligation.channels)
         problem = f'it asks for "{who}{through}:{obligation.approvers}" but no condition looks for just that'
         raise notes.wrong(policy.file, policy.id, problem, mend)

@@ -22,7 +22,8 @@ class IncompleteError(Exception):
 
 
 class EntityKey(NamedTuple):
-    """All that the entities of a request depend on; equal keys give the same entities."""
+    """All that the entities of a request depend on; equal keys give the same entities. Without a resource type the resource is
+    not known (see ``visibility``)."""
 
     principal: Principal
     resource_type: str
@@ -75,9 +76,12 @@ def entities(key: EntityKey) -> cedarpy.Entities:
     group = {"type": "Charter::Action", "id": key.verb}
     found = [
         _entity(KINDS[key.principal.kind], key.principal.id, _principal(key.principal)),
-        _entity(key.resource_type, key.resource_id, _resource(key)),
         {"uid": group, "attrs": {}, "parents": []},
     ]
+    if key.resource_type:
+        found.append(_entity(key.resource_type, key.resource_id, _resource(key)))
+        if key.approval is not None:
+            found[-1]["tags"] = dict(key.approval.amounts)
     if key.action != key.verb:
         own = {"type": "Charter::Action", "id": key.action}
         found.append({"uid": own, "attrs": {}, "parents": [group]})
@@ -105,7 +109,7 @@ def _resource(key: EntityKey) -> dict[str, Any]:
     if key.tool is not None:
         out |= key.tool.model_dump()
     if key.approval is not None:
-        out |= key.approval.model_dump(exclude={"approval_id"}, exclude_none=True)
+        out |= key.approval.model_dump(exclude={"approval_id", "amounts"}, exclude_none=True)
     return out
 
 
@@ -123,6 +127,7 @@ OPTIONAL = (
     "signal_type",
     "signal_source",
     "schedule",
+    "delegate_to",
 )
 
 

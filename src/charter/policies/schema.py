@@ -14,7 +14,7 @@ from charter.model.policy import Action
 from charter.model.tool import ToolManifest
 from charter.policies.inputs import InputType, Record, Scalar, SetOf, input_type
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INVOKE = "tool.invoke"
 
 RESOURCES: Mapping[str, tuple[str, ...]] = {
@@ -28,6 +28,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "approval.request": ("Tool", "Workflow", "Approval"),
     "approval.read": ("Approval", "Workflow", "Ledger"),
     "approval.decide": ("Approval",),
+    "approval.delegate": ("Approval",),
     "grant.give": ("Tool",),
     "grant.revoke": ("Tool", "Workflow"),
     "effect.resolve": ("Workflow", "Tool"),
@@ -53,8 +54,9 @@ _ENTITIES = """\
   entity Template, Workflow, Ledger = { id: String, tenant: String };
   entity Approval = {
     id: String, tenant: String, risk: String, tool?: String, requested_by: String, requested_by_kind: String,
-    owner?: String, roles: Set<String>, channels: Set<String>
-  };
+    owner?: String, roles: Set<String>, channels: Set<String>, people: Set<String>, delegates: Set<String>,
+    works_here: Bool
+  } tags Long;  // its whole numbers by name: resource.hasTag("cents") && resource.getTag("cents") <= 10000
 """
 
 _CONTEXT = """\
@@ -62,7 +64,8 @@ _CONTEXT = """\
     agent_invocation_id?: String, invocation_live: Bool, template?: String, step_id?: String,
     purpose?: String, case_id?: String, tool_allowed: Bool, dry_run: Bool,
     calls_used: Long, calls_budget: Long, approved: Set<String>, granted: Bool,
-    channel?: String, verdict?: String, signal_type?: String, signal_source?: String, schedule?: String"""
+    channel?: String, verdict?: String, delegate_to?: String, signal_type?: String, signal_source?: String,
+    schedule?: String"""
 
 _PRINCIPALS = "[Human, Agent, Service]"
 

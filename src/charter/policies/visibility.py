@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from charter.model.policy import Facts
+from charter.model.policy import Action, Facts
+from charter.model.principal import Principal
 from charter.policies import requests
 from charter.policies.policy_set import PolicySet
 
@@ -21,3 +22,9 @@ def could_ever(policies: PolicySet, facts: Facts) -> bool:
         return policies.active.possible(action, requests.entity_key(facts, action))
     except (requests.IncompleteError, ValueError, TypeError):
         return False
+
+
+def could_ever_of(policies: PolicySet, principal: Principal, action: Action) -> bool:
+    """False when set A denies this principal this action whatever the resource and the context."""
+    key = requests.EntityKey(principal, "", "", principal.tenant, None, None, action, action)
+    return policies.active.possible(action, key)

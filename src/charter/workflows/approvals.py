@@ -1,151 +1,217 @@
-"""People decide: quorum, roles, expiry and separation of duties are enforced here, where the decision is stored."""
+"""Decisions: quorum, roles, expiry and separation of duties are enforced here, where the decision is stored."""
 
 from __future__ import annotations
 
 from charter.errors import CharterError, Denied, NotFound, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.model.approval import Requirement
-from charter.model.principal import Principal, person_key
+from charter.model.principal import AGENT_APPROVER, Principal, person_key
 from charter.model.reply import Decided
-from charter.workflows import calls, steps
+from charter.model.template import ApprovalStep
+from charter.workflows import asking, asking_others, calls, quorum, steps, verdicts
+from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft
-from charter.workflows.state import ApprovalState
+from charter.workflows.facts import works_in
+from charter.workflows.state import State
+
+_ASK_ANOTHER = "Ask somebody else to decide."
 
 
-def still_needed(
-    requirements: tuple[Requirement, ...], decisions: tuple[ev.ApprovalDecided, ...]
-) -> tuple[Requirement, ...]:
-    """The requirements that these approvals do not meet yet, with the number of people still missing.
-
-    Each person counts once a requirement. Every requirement is counted for itself: one person who holds both roles
-    counts for both, since both policies say so; a template that wants two people asks for two approvers.
-    """
-    out = []
-    for item in requirements:
-        people = {
-            person_key(decision.decided_by)
-            for decision in decisions
-            if decision.decision == "approve"
-            and (item.role is None or item.role in decision.roles)
-            and (not item.channels or decision.channel in item.channels)
-        }
-        if len(people) < item.approvers:
-            out.append(item.model_copy(update={"approvers": item.approvers - len(people)}))
-    return tuple(out)
-
-
-def refusal_of(person: Principal, command: cmd.DecideApproval, approval: ApprovalState) -> CharterError | None:
+def refusal_of(
+    state: State, caller: Principal, command: cmd.DecideApproval, approval: ApprovalState
+) -> CharterError | None:
     """What the state itself forbids, whatever a policy says."""
     request = approval.request
-    if approval.status != "pending":
-        by = f" by {approval.decisions[-1].decided_by}" if approval.decisions else ""
-        return Refused(
-            f"Approval {request.approval_id} is not open any more: {approval.status}{by}.",
-            code="already_decided",
-            next_step="Nothing is left to decide here; list what is pending.",
-        )
-    if person.kind != "human":
-        return Denied(
-            f"A credential of kind {person.kind!r} cannot answer for a person.",
-            code="agent_cannot_decide",
-            next_step="A person decides, with a credential of their own: the command line, or a prompt of their client.",
-        )
-    if person_key(person.id) == person_key(request.requested_by):
-        return Denied("Nobody approves their own action.", code="own_action", next_step="Ask somebody else to decide.")
+    refusal = closed(approval) or _wrong_caller(state, caller, command, approval)
+    if refusal is not None:
+        return refusal
     if command.digest is not None and command.digest != request.digest:
-        return Refused(
-            "What you saw is not what this approval is for.",
-            code="digest_mismatch",
-            next_step="Read the approval again and decide on what it shows now.",
-        )
-    if command.decision == "approve" and any(
-        person_key(item.decided_by) == person_key(person.id) and item.decision == "approve"
-        for item in approval.decisions
-    ):
-        return Refused("You approved this already; another person is needed.", code="already_decided_by_you")
-    if command.decision == "edit" and not request.allow_edit:
+        return mismatch()
+    if command.decision == "edit" and (not request.allow_edit or caller.kind != "human"):
         return Refused(
             "This approval cannot be edited.",
             code="edit_not_allowed",
             next_step="Approve it, reject it, or ask for more.",
         )
+    if command.decision in ("approve", "edit"):
+        return _no_part(state, caller, command, approval)
     return None
 
 
+def closed(approval: ApprovalState) -> Refused | None:
+    """The refusal, where nothing is left to decide."""
+    if approval.status == "pending":
+        return None
+    by = f" by {approval.decisions[-1].decided_by}" if approval.decisions else ""
+    return Refused(
+        f"Approval {approval.request.approval_id} is not open any more: {approval.status}{by}.",
+        code="already_decided",
+        next_step="Nothing is left to decide here; list what is pending.",
+    )
+
+
+def mismatch() -> Refused:
+    """The digest is another one."""
+    return Refused(
+        "What you saw is not what this approval is for.",
+        code="digest_mismatch",
+        next_step="Read the approval again and decide on what it shows now.",
+    )
+
+
+def _wrong_caller(
+    state: State, caller: Principal, command: cmd.DecideApproval, approval: ApprovalState
+) -> CharterError | None:
+    if caller.kind == "agent" and AGENT_APPROVER in caller.roles:
+        if works_in(state, caller, approval):
+            return Denied(
+                "An agent decides on nothing in a run that it works in, and on nothing of its own person's.",
+                code="own_action",
+                next_step=_ASK_ANOTHER,
+            )
+        if not (command.comment or "").strip():
+            return Refused(
+                "An agent's decision goes on record with its reasoning, and there is none.",
+                code="reasoning_required",
+                next_step="Send the decision again with your reasoning.",
+            )
+    elif caller.kind != "human":
+        return Denied(
+            f"A credential of kind {caller.kind!r} cannot answer for a person.",
+            code="agent_cannot_decide",
+            next_step="A person decides, with a credential of their own: the command line, or a prompt of their client.",
+        )
+    if person_key(caller.id) == person_key(approval.request.requested_by):
+        return Denied("Nobody approves their own action.", code="own_action", next_step=_ASK_ANOTHER)
+    return None
+
+
+def _no_part(
+    state: State, caller: Principal, command: cmd.DecideApproval, approval: ApprovalState
+) -> CharterError | None:
+    """Why this caller's yes (or change) would not count, where it is not to be recorded at all."""
+    if any(person_key(item.delegated_by) == person_key(caller.id) for item in approval.delegations):
+        return Refused(
+            "You handed your part in this decision to somebody else.",
+            code="handed_over",
+            next_step="They decide now; you may still reject it, or ask for more.",
+        )
+    answer = _answer(caller, command, approval, "approved")
+    if command.decision == "approve" and _approved_already(approval, answer):
+        return Refused("You approved this already; another person is needed.", code="already_decided_by_you")
+    elsewhere = quorum.passed_elsewhere(state, approval, quorum.behind(answer))
+    if elsewhere is not None:
+        return Refused(
+            f"You had a part in approving step {elsewhere!r}, and the workflow wants another person here.",
+            code="duties_separate",
+            next_step=_ASK_ANOTHER,
+        )
+    if command.decision == "approve" and asking_others.comes_later(approval, answer):
+        return Refused(
+            "You are not asked yet: others decide before you.",
+            code="not_your_turn",
+            next_step="The request shows who is asked now; you are asked after them.",
+        )
+    if asking_others.no_longer_asked(approval, answer):
+        return Refused(
+            "Others are asked in your place: it was escalated.",
+            code="escalated",
+            next_step="The request shows who is asked now; you may still reject it.",
+        )
+    return None
+
+
+def _approved_already(approval: ApprovalState, answer: ev.ApprovalDecided) -> bool:
+    """Who approved before it was escalated to them may do so again: only then it counts as theirs."""
+    mine = [
+        index
+        for index, item in enumerate(approval.decisions)
+        if item.decision == "approve" and quorum.counted_as(item) == quorum.counted_as(answer)
+    ]
+    if not mine:
+        return False
+    since = zip(approval.request.escalations, approval.answered_before, strict=False)
+    return not any(mine[-1] < before and quorum.fits(item, answer) for item, before in since)
+
+
 def decide(draft: Draft, command: cmd.DecideApproval, replacement: Call | None) -> None:
-    """One person's answer."""
+    """One answer of a person, or of an agent that the policy lets decide."""
     approval = draft.state.approvals.get(command.approval_id)
     if approval is None:
         draft.error = NotFound(f"There is no approval {command.approval_id}.")
         return
-    if approval.status == "pending" and draft.given.now >= approval.request.expires_at:
-        expire(draft, approval)
-        approval = draft.state.approvals[command.approval_id]
-    refusal = refusal_of(draft.given.principal, command, approval)
+    asking_others.look(draft, approval)
+    approval = draft.state.approvals[command.approval_id]
+    refusal = refusal_of(draft.state, draft.given.principal, command, approval)
     if refusal is not None:
         draft.refuse("decide_approval", refusal, approval_id=command.approval_id)
         return
+    if _policy_permits(draft, command.approval_id):
+        _ANSWERS[command.decision](draft, command, approval, replacement)
+
+
+def _policy_permits(draft: Draft, approval_id: str) -> bool:
     facts, decision = draft.given.facts, draft.given.decision
     if facts is None or decision is None:
         draft.error = Denied("No policy was asked.", code="no_decision")
-        return
-    draft.policy(facts, decision, approval_id=command.approval_id)
+        return False
+    draft.policy(facts, decision, approval_id=approval_id)
     if decision.verdict != "permit":
         draft.error = calls.denied(decision)
-        return
-    _ANSWERS[command.decision](draft, command, approval, replacement)
+    return decision.verdict == "permit"
 
 
-def _answer(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, status: str) -> ev.ApprovalDecided:
-    person = draft.given.principal
+def _answer(caller: Principal, command: cmd.DecideApproval, approval: ApprovalState, status: str) -> ev.ApprovalDecided:
+    stands_for, roles = asking_others.part_of(approval, caller)
     return ev.ApprovalDecided.model_validate(
         {
             "approval_id": command.approval_id,
             "decision": command.decision,
-            "decided_by": person.id,
-            "decided_by_kind": person.kind,
-            "roles": person.roles,
+            "decided_by": caller.id,
+            "decided_by_kind": caller.kind,
+            "acts_for": caller.acts_for if caller.kind == "agent" else None,
+            "roles": roles,
+            "on_behalf_of": stands_for,
             "channel": command.channel,
             "digest": approval.request.digest,
             "comment": command.comment,
+            "signature": command.signature,
             "status": status,
         }
     )
 
 
 def _approve(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
-    answer = _answer(draft, command, approval, "approved")
-    left = still_needed(approval.request.requirements, (*approval.decisions, answer))
-    status = "pending" if left else "approved"
+    caller = draft.given.principal
+    answer = _answer(caller, command, approval, "approved")
+    stands = quorum.standing(approval, (*approval.decisions, answer))
+    status = "approved" if stands.met else "pending"
     draft.emit("APPROVAL_DECISION", answer.model_copy(update={"status": status}))
+    if not stands.met:
+        asking_others.next_turn(draft, draft.state.approvals[command.approval_id])
     draft.reply = Decided(
         approval_id=command.approval_id,
         status=status,
         decision="approve",
-        still_needed=left,
-        next_step=f"Still needed: {calls.who(left)}." if left else "The agent may run it now, once.",
+        still_needed=stands.left,
+        or_instead=stands.instead,
+        next_step="The agent may run it now, once." if stands.met else f"Still needed: {quorum.whom(stands)}.",
     )
-    if not left and approval.request.proposal_id is None:
-        step = steps.step_named(draft.given.template, approval.request.step_id)
-        output = {"decision": "approve", "decided_by": draft.given.principal.id, "comment": command.comment or ""}
-        steps.complete_step(draft, step, output)
+    if stands.met:
+        verdicts.approved(draft, draft.state.approvals[command.approval_id], caller.id, command.comment)
 
 
 def _reject(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
-    draft.emit("APPROVAL_DECISION", _answer(draft, command, approval, "rejected"))
+    caller = draft.given.principal
+    draft.emit("APPROVAL_DECISION", _answer(caller, command, approval, "rejected"))
     draft.reply = Decided(
         approval_id=command.approval_id, status="rejected", decision="reject", next_step="Nothing runs."
     )
-    request = approval.request
-    if request.agent_invocation_id is None:
-        step = steps.step_named(draft.given.template, request.step_id)
-        said = f": {command.comment}" if command.comment else "."
-        steps.reject_step(draft, step, f"{draft.given.principal.id} rejected it{said}")
+    verdicts.rejected(draft, approval, caller.id, command.comment)
 
 
 def _ask_more(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
-    draft.emit("APPROVAL_DECISION", _answer(draft, command, approval, "more_info"))
+    draft.emit("APPROVAL_DECISION", _answer(draft.given.principal, command, approval, "more_info"))
     draft.reply = Decided(
         approval_id=command.approval_id,
         status="pending",
@@ -155,14 +221,17 @@ def _ask_more(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState
 
 
 def _edit(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, replacement: Call | None) -> None:
+    if approval.request.proposal_id is None:
+        _edit_step(draft, command, approval)
+        return
     if replacement is None:
         draft.error = Refused("The edited call could not be evaluated.", code="edit_failed")
         return
-    old_id = approval.request.proposal_id or ""
+    old_id = approval.request.proposal_id
     old = draft.state.proposals[old_id]
     # The id is known before the event that names it, since the decision must name its replacement.
     proposal = calls.make_proposal(draft, replacement, old.made.reason, replaces=old_id)
-    answer = _answer(draft, command, approval, "edited")
+    answer = _answer(draft.given.principal, command, approval, "edited")
     answer = answer.model_copy(update={"replacement_proposal_id": proposal.made.proposal_id})
     draft.emit("APPROVAL_DECISION", answer)
     facts = replacement.facts.model_copy(update={"input": replacement.redacted})
@@ -175,6 +244,7 @@ def _edit(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, re
         status="edited",
         decision="edit",
         replacement_proposal_id=proposal.made.proposal_id,
+        replacement_approval_id=new_approval,
         decision_of_replacement=replacement.decision,
         next_step=f"The edited call is a new request: decide on {new_approval}."
         if new_approval
@@ -182,19 +252,52 @@ def _edit(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, re
     )
 
 
+def _edit_step(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState) -> None:
+    """Other values under the same labels: a new revision, on which everybody decides anew."""
+    step = steps.step_named(draft.given.template, approval.request.step_id)
+    assert isinstance(step, ApprovalStep)
+    request = asking.revised(draft, step, approval.request, command.edited_arguments)
+    answer = _answer(draft.given.principal, command, approval, "edited")
+    draft.emit("APPROVAL_DECISION", answer.model_copy(update={"replacement_approval_id": request.approval_id}))
+    draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
+    draft.reply = Decided(
+        approval_id=command.approval_id,
+        status="edited",
+        decision="edit",
+        replacement_approval_id=request.approval_id,
+        next_step=f"Revision {request.revision} is a new request: decide on {request.approval_id}.",
+    )
+
+
 _ANSWERS = {"approve": _approve, "reject": _reject, "request_more_info": _ask_more, "edit": _edit}
 
 
-def expire(draft: Draft, approval: ApprovalState) -> None:
-    """Its time has passed; a step that asked is over, and so is the run."""
-    request = approval.request
-    closed = ev.ApprovalClosed(
-        approval_id=request.approval_id, status="expired", reason="Nobody answered or used it in time."
+def delegate(draft: Draft, command: cmd.DelegateApproval) -> None:
+    """A person hands their part in a decision to another."""
+    approval = draft.state.approvals.get(command.approval_id)
+    if approval is None:
+        draft.error = NotFound(f"There is no approval {command.approval_id}.")
+        return
+    asking_others.look(draft, approval)
+    approval = draft.state.approvals[command.approval_id]
+    refusal = not_to_hand_over(draft.state, draft.given.principal, command, approval)
+    if refusal is not None:
+        draft.refuse("delegate_approval", refusal, approval_id=command.approval_id)
+    elif _policy_permits(draft, command.approval_id):
+        asking_others.hand_over(draft, command, approval)
+
+
+def not_to_hand_over(
+    state: State, caller: Principal, command: cmd.DelegateApproval, approval: ApprovalState
+) -> CharterError | None:
+    """What the state itself forbids about a delegation: who may not approve has no part to hand over."""
+    if caller.kind != "human":
+        return Denied("Only a person hands their part over.", code="agent_cannot_decide")
+    yes = cmd.DecideApproval(
+        approval_id=command.approval_id, decision="approve", channel=command.channel, digest=command.digest
     )
-    draft.emit("APPROVAL_CLOSED", closed)
-    if request.agent_invocation_id is None and draft.state.live:
-        step = steps.step_named(draft.given.template, request.step_id)
-        steps.reject_step(draft, step, "Nobody decided in time.", status="expired")
+    refusal = refusal_of(state, caller, yes, approval)
+    return refusal or asking_others.no_delegate(approval, _answer(caller, yes, approval, "approved"), command.to)
 
 
 # -- standing grants

@@ -7,36 +7,15 @@ from typing import cast
 from charter.errors import Denied, InvalidInput, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest, Requirement
 from charter.model.effect import Effect
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
 from charter.model.template import CallStep
-from charter.model.times import later
-from charter.workflows import steps
+from charter.workflows import asking, steps
+from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Secret, digest_of, policy_event
-from charter.workflows.state import ApprovalState, ProposalState
-
-
-def requirements_of(decision: Decision) -> tuple[Requirement, ...]:
-    """What people the decision asks for."""
-    return tuple(
-        Requirement(role=item.role, approvers=item.approvers, channels=item.channels, policy_id=item.policy_id)
-        for item in decision.obligations
-        if item.name == "require_approval"
-    )
-
-
-def who(requirements: tuple[Requirement, ...]) -> str:
-    """The requirements in words: ``2 people with role finance (by cli, console)``."""
-    parts = []
-    for item in requirements:
-        people = "1 person" if item.approvers == 1 else f"{item.approvers} people"
-        role = f" with role {item.role}" if item.role else ""
-        channels = f" (by {', '.join(item.channels)})" if item.channels else ""
-        parts.append(f"{people}{role}{channels}")
-    return " and ".join(parts) or "a person"
-
+from charter.workflows.quorum import requirements_of, who
+from charter.workflows.state import ProposalState
 
 # -- proposing
 
@@ -117,7 +96,7 @@ def view(draft: Draft, proposal: ProposalState, decision: Decision) -> ProposalV
         requirements=requirements_of(decision),
         approval_id=approval.request.approval_id if approval else None,
         approval_status=approval.status if approval else None,
-        expires_at=approval.request.expires_at if approval else None,
+        expires_at=approval.expires_at if approval else None,
         next_step=_next_step(decision, approval, made.proposal_id),
     )
 
@@ -180,7 +159,7 @@ def expire_due(draft: Draft, proposal: ProposalState) -> bool:
     approval = draft.state.approvals.get(proposal.approval_id or "")
     if approval is None or approval.status not in ("pending", "approved"):
         return False
-    if draft.given.now < approval.request.expires_at:
+    if draft.given.now < approval.expires_at:
         return False
     closed = ev.ApprovalClosed(
         approval_id=approval.request.approval_id,
@@ -203,31 +182,7 @@ def _rejected(approval: ApprovalState) -> Refused:
 
 def ask(draft: Draft, call: Call, proposal: ProposalState) -> None:
     """Put the request to people on record."""
-    given, made = draft.given, proposal.made
-    obligations = [item for item in call.decision.obligations if item.name == "require_approval"]
-    request = ApprovalRequest(
-        approval_id=given.mint.new("approval"),
-        workflow_id=draft.state.workflow_id,
-        step_id=made.step_id,
-        agent_invocation_id=made.agent_invocation_id,
-        proposal_id=made.proposal_id,
-        tool=made.tool,
-        risk=call.manifest.risk,
-        digest=made.digest,
-        reason=made.reason,
-        asked_because=call.decision.reason,
-        policy_ids=tuple(item.policy_id for item in obligations),
-        policy_set_hash=call.decision.policy_set_hash,
-        requirements=requirements_of(call.decision),
-        shown=call.shown,
-        preview=call.preview,
-        requested_by=made.proposed_by.id,
-        requested_by_kind=made.proposed_by.kind,
-        owner=draft.state.owner,
-        requested_at=given.now,
-        expires_at=later(given.now, min((item.within_seconds for item in obligations), default=86_400)),
-        allow_edit=not call.sensitive,
-    )
+    request = asking.request_for_call(draft, call, proposal.made)
     draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
 
 

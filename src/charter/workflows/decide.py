@@ -11,7 +11,7 @@ from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model import signal_events as sev
-from charter.workflows import approvals, callbacks, calls, effects, machine, reviews, signals, steps
+from charter.workflows import approvals, asking_others, callbacks, calls, effects, machine, reviews, signals, steps
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
@@ -65,6 +65,8 @@ def decide(
             effects.resolve(draft, command, given.call)
     elif isinstance(command, cmd.DecideApproval):
         approvals.decide(draft, command, given.call)
+    elif isinstance(command, cmd.DelegateApproval):
+        approvals.delegate(draft, command)
     elif isinstance(command, cmd.GiveGrant):
         approvals.give_grant(draft, command)
     elif isinstance(command, cmd.RevokeGrant):
@@ -173,13 +175,12 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
 
 
 def due(draft: Draft) -> None:
-    """Everything whose time has come: approvals and invocations that have expired, waits and retries."""
+    """Everything whose time has come: reminders, escalations, what has expired, waits and retries."""
     now = draft.given.now
     if not draft.state.moving:
         return
     for approval in list(draft.state.approvals.values()):
-        if draft.state.live and approval.open and now >= approval.request.expires_at:
-            approvals.expire(draft, approval)
+        asking_others.look(draft, draft.state.approvals[approval.request.approval_id])
     for invocation in list(draft.state.invocations.values()):
         if draft.state.live and invocation.status == "open" and now >= invocation.expires_at:
             steps.end_invocation(draft, invocation.agent_invocation_id, "expired")
@@ -233,7 +234,7 @@ def wake_at(state: State) -> str | None:
         return None
     if runnable_steps(state):
         return state.updated_at
-    times = [approval.request.expires_at for approval in state.approvals.values() if approval.open]
+    times = [timer for approval in state.approvals.values() if (timer := approval.timer) is not None]
     times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
     times += [step.timer for step in state.steps.values() if step.timer is not None]
     return min(times, default=None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from charter.model.base import JsonObject
 from charter.model.policy import Action, ApprovalFacts, Approved, Facts, ToolFacts
-from charter.model.principal import Channel, Principal
+from charter.model.principal import Channel, Principal, person_key
 from charter.model.tool import ToolManifest
-from charter.workflows.state import ApprovalState, InvocationState, State
+from charter.workflows.approval_state import ApprovalState
+from charter.workflows.state import InvocationState, State
 
 
 def tool_facts(manifest: ToolManifest, *, quarantined: bool) -> ToolFacts:
@@ -54,6 +55,8 @@ def approvers_of(approval: ApprovalState | None) -> tuple[Approved, ...]:
                 "roles": item.roles,
                 "channel": item.channel,
                 "kind": item.decided_by_kind,
+                "acts_for": item.acts_for,
+                "on_behalf_of": item.on_behalf_of,
             }
         )
         for item in approval.decisions
@@ -77,7 +80,7 @@ def call_facts(
     """The facts of one tool call. An expired approval counts for nothing."""
     invocation = state.invocations.get(agent_invocation_id or "")
     live = invocation_live(state, agent_invocation_id, principal, now)
-    expired = approval is not None and now >= approval.request.expires_at
+    expired = approval is not None and now >= approval.expires_at
     own_step = principal.kind == "service" and step_id in state.steps and state.steps[step_id].status == "open"
     allowed = own_step or (invocation is not None and any(matches(p, manifest.name) for p in invocation.allowed_tools))
     return Facts(
@@ -107,9 +110,26 @@ def call_facts(
     )
 
 
-def approval_facts(approval: ApprovalState) -> ApprovalFacts:
-    """The approval as a policy sees it."""
+def works_in(state: State, caller: Principal, approval: ApprovalState) -> bool:
+    """True for who started the run or works in it, and for an agent whose person it serves: what is decided is their own."""
+    mine = {person_key(name) for name in (caller.id, caller.acts_for) if name}
     request = approval.request
+    theirs = [state.started_by, request.requested_by]
+    theirs += [name for name in (state.owner, request.owner) if name] if caller.kind == "agent" else []
+    for proposal in state.proposals.values():
+        by = proposal.made.proposed_by
+        theirs += [by.id, *([by.acts_for] if by.acts_for and caller.kind == "agent" else [])]
+    if mine & {person_key(name) for name in theirs}:
+        return True
+    return any(granted_to(invocation, caller) for invocation in state.invocations.values())
+
+
+def approval_facts(state: State, caller: Principal, approval: ApprovalState) -> ApprovalFacts:
+    """The approval as a policy sees it. ``amounts`` of a call are the whole numbers among its arguments, as recorded."""
+    request = approval.request
+    asked = (*request.requirements, *request.escalations[: approval.escalated])
+    proposal = state.proposals.get(request.proposal_id or "")
+    numbers = proposal.made.arguments if proposal else request.amounts
     return ApprovalFacts(
         approval_id=request.approval_id,
         risk=request.risk,
@@ -117,9 +137,17 @@ def approval_facts(approval: ApprovalState) -> ApprovalFacts:
         requested_by=request.requested_by,
         requested_by_kind=request.requested_by_kind,
         owner=request.owner,
-        roles=tuple(sorted({item.role for item in request.requirements if item.role})),
-        channels=tuple(sorted({channel for item in request.requirements for channel in item.channels})),
+        roles=tuple(sorted({item.role for item in asked if item.role})),
+        channels=tuple(sorted({channel for item in asked for channel in item.channels})),
+        people=tuple(sorted({name for item in asked for name in item.people})),
+        delegates=tuple(sorted({item.delegated_to for item in approval.delegations})),
+        works_here=works_in(state, caller, approval),
+        amounts=tuple(sorted((key, value) for key, value in numbers.items() if _is_amount(value))),
     )
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def decide_facts(state: State, principal: Principal, approval: ApprovalState, channel: Channel, verdict: str) -> Facts:
@@ -130,7 +158,7 @@ def decide_facts(state: State, principal: Principal, approval: ApprovalState, ch
         resource_type="Approval",
         resource_id=approval.request.approval_id,
         tenant=state.tenant,
-        approval=approval_facts(approval),
+        approval=approval_facts(state, principal, approval),
         workflow_id=state.workflow_id,
         workflow_live=state.live,
         workflow_owner=state.owner,
@@ -145,6 +173,12 @@ def decide_facts(state: State, principal: Principal, approval: ApprovalState, ch
         channel=channel,
         verdict=verdict,
     )
+
+
+def delegate_facts(state: State, principal: Principal, approval: ApprovalState, channel: Channel, to: str) -> Facts:
+    """The facts of handing a part in a decision to another person."""
+    changes = {"action": "approval.delegate", "verdict": None, "delegate_to": to}
+    return decide_facts(state, principal, approval, channel, "approve").model_copy(update=changes)
 
 
 def grant_facts(

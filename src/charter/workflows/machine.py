@@ -54,6 +54,10 @@ APPROVAL: dict[tuple[str, str], str] = {
     ("new", "requested"): "pending",
     ("pending", "pending"): "pending",  # one approval of several
     ("pending", "more_info"): "pending",  # the question is on record; the request stays open
+    ("pending", "turn"): "pending",  # in a sequence: the next are asked
+    ("pending", "reminded"): "pending",
+    ("pending", "escalated"): "pending",  # others are asked
+    ("pending", "delegated"): "pending",  # a person handed their part to another
     ("pending", "approved"): "approved",
     ("pending", "rejected"): "rejected",
     ("pending", "edited"): "edited",

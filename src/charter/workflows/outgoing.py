@@ -29,6 +29,10 @@ LIFECYCLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "WORKFLOW_CANCELLED": ("workflow.run.cancelled", _RUN),
     "APPROVAL_REQUESTED": ("approval.requested", _ASKED),
     "APPROVAL_DECISION": ("approval.decided", _DECIDED),
+    "APPROVAL_TURN": ("approval.turn", ("approval_id", "turn", "asked")),
+    "APPROVAL_REMINDED": ("approval.reminded", ("approval_id", "number", "still_needed")),
+    "APPROVAL_ESCALATED": ("approval.escalated", ("approval_id", "number", "asked", "expires_at")),
+    "APPROVAL_DELEGATED": ("approval.delegated", ("approval_id", "delegated_by", "delegated_to", "channel")),
     "APPROVAL_CLOSED": ("approval.closed", ("approval_id", "status", "reason")),
     "EFFECT_IN_DOUBT": ("workflow.effect.in_doubt", ("effect_id", "reason")),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest, GrantBounds
+from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
 
 
@@ -50,21 +50,6 @@ class InvocationState:
     expires_at: str
     status: str
     since: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalState:
-    """A request and how it stands. ``approvers`` are those who approved, in order."""
-
-    request: ApprovalRequest
-    status: str
-    decisions: tuple[ev.ApprovalDecided, ...] = ()
-    used_by: str | None = None
-
-    @property
-    def open(self) -> bool:
-        """It waits for people, or for the one call that they approved. A step's question is over when it is answered."""
-        return self.status == "pending" or (self.status == "approved" and self.request.proposal_id is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from charter.model import events as ev
 from charter.model.base import JsonObject
 from charter.model.outbound import SERVER
 from charter.workflows import machine
+from charter.workflows.approval_state import ApprovalState
 from charter.workflows.records import (
-    ApprovalState,
     EffectState,
     GrantState,
     InvocationState,
@@ -186,19 +186,8 @@ def _approval_requested(state: State, data: ev.ApprovalRequested, _time: str) ->
     return changed(state, approvals=approvals, proposals=proposals)
 
 
-def _approval_decided(state: State, data: ev.ApprovalDecided, _time: str) -> State:
-    before = state.approvals[data.approval_id]
-    after = replace(
-        before,
-        status=machine.APPROVAL[(before.status, data.status)],
-        decisions=(*before.decisions, data),
-    )
-    return changed(state, approvals={**state.approvals, data.approval_id: after})
-
-
-def _approval_closed(state: State, data: ev.ApprovalClosed, _time: str) -> State:
-    before = state.approvals[data.approval_id]
-    after = replace(before, status=machine.APPROVAL[(before.status, data.status)])
+def _approval_moved(state: State, data: Any, time: str) -> State:
+    after = state.approvals[data.approval_id].after(data, time)
     return changed(state, approvals={**state.approvals, data.approval_id: after})
 
 
@@ -325,8 +314,8 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "PROPOSAL_MADE": _proposal,
     "POLICY_DECISION": _unchanged,
     "APPROVAL_REQUESTED": _approval_requested,
-    "APPROVAL_DECISION": _approval_decided,
-    "APPROVAL_CLOSED": _approval_closed,
+    **{f"APPROVAL_{name}": _approval_moved for name in ("DECISION", "CLOSED", "TURN")},
+    **{f"APPROVAL_{name}": _approval_moved for name in ("REMINDED", "ESCALATED", "DELEGATED")},
     "GRANT_GIVEN": _grant_given,
     "GRANT_REVOKED": _grant_revoked,
     "TOOL_INVOKE": _tool_invoke,

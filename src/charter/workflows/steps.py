@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from charter.errors import CharterError, Refused
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest, ShownField
-from charter.model.digests import step_digest
-from charter.model.plain_text import one_line, plain
 from charter.model.template import (
     AgentStep,
     ApprovalStep,
@@ -17,9 +14,10 @@ from charter.model.template import (
     Step,
     Template,
     WaitStep,
+    branches_of,
 )
 from charter.model.times import later, later_ms, rfc3339, unix_ms_of
-from charter.workflows import expressions, machine, signals_out
+from charter.workflows import asking, expressions, machine, signals_out
 from charter.workflows.draft import Draft
 from charter.workflows.state import StepState
 
@@ -125,13 +123,17 @@ def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
     """Why the step is not in the branch that a condition took, or None: it is skipped in its turn, so that a join after it
     still waits for all that came before."""
     for other in template.steps:
-        if not isinstance(other, ConditionStep) or step.id not in (*other.if_true, *other.if_false):
+        on_yes, on_no = branches_of(other)
+        if step.id not in (*on_yes, *on_no):
             continue
         decided = draft.state.steps.get(other.id, StepState())
         if decided.status != "completed":
             return f"It is in a branch of {other.id!r}, which took none: it was {decided.status}."
-        if step.id in decided.output["left_out"]:
-            value = "true" if decided.output["value"] else "false"
+        output = decided.output if isinstance(decided.output, dict) else {}
+        if step.id in output.get("left_out", ()):
+            if not isinstance(other, ConditionStep):
+                return f"It is in the other branch: the decision of {other.id!r} is {output['decision']!r}."
+            value = "true" if output["value"] else "false"
             return f"It is in the other branch: {other.id!r} ({other.expression}) is {value}."
     return None
 
@@ -197,40 +199,12 @@ def _grant(draft: Draft, step: AgentStep) -> None:
 
 
 def _ask(draft: Draft, step: ApprovalStep) -> None:
-    given, state = draft.given, draft.state
     try:
-        question = expressions.as_text(expressions.render(step.question, state.scope()))
-        show = expressions.render(step.show, state.scope())
-        digest = step_digest(
-            tenant=state.tenant, workflow_id=state.workflow_id, step_id=step.id, question=question, show=show
-        )
+        request = asking.request_of(draft, step)
     except CharterError as error:
         fail_step(draft, step, error.error_code, error.message)
         return
-    request = ApprovalRequest(
-        approval_id=given.mint.new("approval"),
-        workflow_id=state.workflow_id,
-        step_id=step.id,
-        risk=step.risk,
-        digest=digest,
-        reason=question,
-        asked_because=f"Step {step.id!r} of {state.template} asks people to decide.",
-        policy_set_hash=given.decision.policy_set_hash if given.decision else "",
-        requirements=step.requirements,
-        shown=_shown(show),
-        requested_by=state.started_by,
-        requested_by_kind=state.started_by_kind,
-        owner=state.owner,
-        requested_at=given.now,
-        expires_at=later(given.now, step.expires_after_seconds),
-        allow_edit=False,
-    )
     draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
-
-
-def _shown(show: object) -> tuple[ShownField, ...]:
-    items = show.items() if isinstance(show, dict) else [("shown", show)] if show is not None else []
-    return tuple(ShownField(label=one_line(str(key)), value=plain(expressions.as_text(value))) for key, value in items)
 
 
 def _complete(draft: Draft, template: Template) -> None:

@@ -9,9 +9,8 @@ from charter.model.principal import Principal
 from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
 from charter.model.template import AgentStep, Template
 from charter.workflows import expressions
-from charter.workflows.approvals import still_needed
-from charter.workflows.calls import who
 from charter.workflows.facts import invocation_live
+from charter.workflows.quorum import standing, whom
 from charter.workflows.state import State, StepState
 
 
@@ -110,7 +109,7 @@ def _people(state: State) -> Iterator[Blocker]:
         if approval.status != "pending":
             continue
         request = approval.request
-        missing = who(still_needed(request.requirements, approval.decisions))
+        missing = whom(standing(approval))
         asked = approval.decisions[-1] if approval.decisions else None
         more = (
             f" Asked by {asked.decided_by}: {asked.comment}" if asked and asked.decision == "request_more_info" else ""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from charter.manifests.plain_text import one_line, plain
 from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.reply import ApprovalView
-from charter.workflows.calls import who
+from charter.workflows.quorum import who
 
 NO_REASON = "(The agent gave no reason.)"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import orjson
 
 from charter.model.reply import Decided, ProposalView, ToolView, WorkflowContext
-from charter.workflows.calls import who
+from charter.workflows.quorum import who
 
 
 def workflow(reply: WorkflowContext) -> str:
