@@ -595,7 +595,10 @@ def test_an_agent_does_not_change_what_it_decides_on() -> None:
 def test_an_agent_decides_on_nothing_of_its_own_or_its_persons(starter: Any) -> None:
     work = {"id": "work", "type": "agent", "needs": [], "agent": "role:agent-approver"}
     steps = (work, agree(needs=[])) if starter == "works_here" else (agree(needs=[]),)
-    started = {"works_here": ANN, "same_person": Principal(id="agent:x", kind="agent", acts_for="Rita")}
+    started: dict[Any, Principal] = {
+        "works_here": ANN,
+        "same_person": Principal(id="agent:x", kind="agent", acts_for="Rita"),
+    }
     run = run_of(*steps, starter=started.get(starter, starter) if isinstance(starter, str) else starter)
     assert code_of(run.answer(run.approval_id(), by=REVIEWER, comment="Fine.")) == "own_action"
     lawful(run)

@@ -14,8 +14,8 @@ from charter.cli.failing import exit_code, tell
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, safe, say, stranger
 from charter.cli.session import As, Roles, TokenFile, Who, run_as, who
 from charter.errors import CharterError, InvalidInput
-from charter.model.approval import ApprovalVerdict
-from charter.model.commands import DecideApproval
+from charter.model.approval import ApprovalVerdict, Requirement
+from charter.model.commands import DecideApproval, DelegateApproval
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, Decided
 
@@ -85,10 +85,7 @@ def show(
 def print_view(view: ApprovalView) -> None:
     """Everything that a person needs to decide. What strangers wrote is made harmless and marked as theirs."""
     request = view.request
-    needed = [
-        f"{item.approvers} × {item.role or 'any person'}" + (f" by {', '.join(item.channels)}" if item.channels else "")
-        for item in view.still_needed
-    ]
+    between = ", then " if request.in_sequence else "; "
     say(f"── {request.approval_id} · {view.status} · risk {request.risk}")
     print_fields(
         [
@@ -102,14 +99,27 @@ def print_view(view: ApprovalView) -> None:
             ("asked by", f"{request.requested_by_kind} {request.requested_by}" + _owner(view)),
             ("workflow", f"{request.workflow_id} ({view.template})"),
             ("purpose", stranger(view.purpose)),
-            ("still needed", "; ".join(needed)),
+            ("still needed", between.join(needed(item) for item in view.still_needed)),
+            ("or instead", " or ".join(needed(item) for item in view.or_instead) or None),
+            (
+                "handed on",
+                "\n".join(f"{item.delegated_by} to {item.delegated_to}" for item in view.delegations) or None,
+            ),
+            ("revision", f"{request.revision}, instead of {request.replaces}" if request.replaces else None),
             ("answers", "\n".join(_answer(item) for item in view.decisions)),
             ("agent's history", stranger("\n".join(view.history[-12:])).replace("⏎\n│ ", "\n")),
             ("asked at", request.requested_at),
-            ("until", request.expires_at),
+            ("until", view.expires_at or request.expires_at),
             ("digest", request.digest),
         ]
     )
+
+
+def needed(item: Requirement) -> str:
+    """``2 × finance of ann, bob by cli``."""
+    people = f" of {', '.join(item.people)}" if item.people else ""
+    channels = f" by {', '.join(item.channels)}" if item.channels else ""
+    return f"{item.approvers} × {item.role or 'any person'}{people}{channels}"
 
 
 def _arguments(view: ApprovalView) -> str:
@@ -122,7 +132,9 @@ def _owner(view: ApprovalView) -> str:
 
 def _answer(item: Any) -> str:
     comment = f": {stranger(item.comment)}" if item.comment else ""
-    return f"{item.decided_by} ({item.channel}) {item.decision}{comment}"
+    kind = "" if item.decided_by_kind == "human" else f"{item.decided_by_kind} "
+    instead = f" for {', '.join(item.on_behalf_of)}" if item.on_behalf_of else ""
+    return f"{kind}{item.decided_by}{instead} ({item.channel}) {item.decision}{comment}"
 
 
 # -- deciding
@@ -154,8 +166,7 @@ async def decide(
 def _tell_decided(answer: Decided, caller: Principal) -> None:
     say(f"{answer.approval_id}: {answer.decision} recorded for {caller.id}; it is {answer.status} now.")
     if answer.still_needed:
-        missing = ", ".join(f"{item.approvers} × {item.role or 'any person'}" for item in answer.still_needed)
-        say(f"Still needed: {missing}.")
+        say(f"Still needed: {', '.join(needed(item) for item in answer.still_needed)}.")
     if answer.next_step:
         say(f"Next: {safe(answer.next_step)}")
 
@@ -256,15 +267,44 @@ def edit(
     role: Roles = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Change the call's arguments: a new proposal, which the policy judges anew and may ask about again."""
+    """Change a call's arguments, or what a step shows: a new request, judged by the policy and asked about anew."""
     given = arguments_from(arguments) if arguments is not None else None
 
     async def work(charter: Charter, caller: Principal) -> int:
         async def one(view: ApprovalView) -> bool:
-            new = given if given is not None else edited(view.arguments)
+            new = given if given is not None else edited(view.arguments or view.request.values or {})
             say("becomes:  " + safe(orjson.dumps(new, option=orjson.OPT_INDENT_2).decode()))
             if yes or typer.confirm(f"Replace the call by this one as {caller.id}?", err=True):
                 _tell_decided(await decide(charter, caller, view, "edit", comment=comment, arguments=new), caller)
+            return True
+
+        return await _each(charter, caller, [approval_id], one)
+
+    raise typer.Exit(run_as(who(as_name, role, token_file), work))
+
+
+@commands.command("delegate")
+def delegate(
+    approval_id: OneId,
+    to: Annotated[str, typer.Option("--to", metavar="PERSON", help="Who decides in your place, by their id.")],
+    yes: Yes = False,
+    comment: Comment = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Hand your part in a decision to another person: they decide with your roles, for this request alone."""
+
+    async def work(charter: Charter, caller: Principal) -> int:
+        async def one(view: ApprovalView) -> bool:
+            command = DelegateApproval(
+                approval_id=approval_id, to=to, channel="cli", digest=view.request.digest, comment=comment
+            )
+            await charter.queries.check_decision(caller, command)
+            if yes or typer.confirm(f"Let {safe(to)} decide in the place of {caller.id}?", err=True):
+                answer: Decided = await charter.gate.handle(caller, command)
+                say(f"{answer.approval_id}: handed to {safe(to)} by {caller.id}; it is {answer.status} still.")
+                say(f"Next: {safe(answer.next_step)}")
             return True
 
         return await _each(charter, caller, [approval_id], one)
@@ -316,6 +356,6 @@ async def _reviewed(charter: Charter, caller: Principal, view: ApprovalView) -> 
     if verdict is None:
         return True
     comment = str(typer.prompt("comment", default="", show_default=False, err=True)) or None
-    new = edited(view.arguments) if verdict == "edit" else None
+    new = edited(view.arguments or view.request.values or {}) if verdict == "edit" else None
     _tell_decided(await decide(charter, caller, view, verdict, comment=comment, arguments=new), caller)
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -43,11 +43,17 @@ def _arguments(data: Event) -> str:
     return orjson.dumps(data.get("arguments", {})).decode()
 
 
+def _needed(requirements: Iterable[Mapping[str, Any]], between: str = ", ") -> str:
+    found = []
+    for item in requirements:
+        people = f" of {', '.join(item['people'])}" if item.get("people") else ""
+        found.append(f"{item.get('approvers', 1)} × {item.get('role') or 'any person'}{people}")
+    return between.join(found)
+
+
 def _asked(data: Event) -> str:
     request = data["request"]
-    needed = "; ".join(
-        f"{item.get('approvers', 1)} × {item.get('role') or 'any person'}" for item in request.get("requirements", ())
-    )
+    needed = _needed(request.get("requirements", ()), "; ")
     subject = request.get("tool") or f"step {request['step_id']}"
     return f"{request['approval_id']} asks {needed} about {subject} until {request['expires_at']}"
 
@@ -83,6 +89,10 @@ _TOLD: dict[str, Callable[[Event], str]] = {
     "POLICY_DECISION": _decision,
     "APPROVAL_REQUESTED": _asked,
     "APPROVAL_DECISION": _decided,
+    "APPROVAL_TURN": lambda d: f"the next are asked: {_needed(d['asked'])}",
+    "APPROVAL_REMINDED": lambda d: f"reminder {d['number']}: {_needed(d['still_needed'])}",
+    "APPROVAL_ESCALATED": lambda d: f"escalated to {_needed(d['asked'])} until {d['expires_at']}",
+    "APPROVAL_DELEGATED": lambda d: f"{d['delegated_by']} lets {d['delegated_to']} decide by {d['channel']}",
     "APPROVAL_CLOSED": lambda d: f"{d['status']}: {d['reason']}",
     "GRANT_GIVEN": lambda d: f"{d['given_by']} gives {d['bounds']['uses']} × {d['bounds']['tool']} by {d['channel']}",
     "GRANT_REVOKED": lambda d: f"{d['revoked_by']} takes {d['grant_id']} back",

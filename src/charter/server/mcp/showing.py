@@ -57,8 +57,15 @@ def circumstances(view: ApprovalView) -> str:
     ]
     if request.policy_ids:
         lines.append(f"Policies: {', '.join(one_line(item) for item in request.policy_ids)}")
-    lines.append(f"Still needed: {who(view.still_needed) if view.still_needed else 'nobody'}")
-    lines.append(f"Open until: {request.expires_at}")
+    between = ", then " if request.in_sequence else " and "
+    ways = [who(view.still_needed, between)] if view.still_needed else []
+    ways += [who((item,)) for item in view.or_instead]
+    lines.append(f"Still needed: {one_line(' or instead '.join(ways) or 'nobody', limit=600)}")
+    lines += [
+        f"Handed on: {one_line(item.delegated_by)} lets {one_line(item.delegated_to)} decide"
+        for item in view.delegations
+    ]
+    lines.append(f"Open until: {view.expires_at or request.expires_at}")
     return "\n".join(lines)
 
 
