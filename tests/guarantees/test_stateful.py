@@ -25,10 +25,10 @@ from charter.gate import Limits
 from charter.model import commands as cmd
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
-from charter.model.policy import Decision, Facts
+from charter.model.policy import Action, Decision, Facts
 from charter.model.principal import Principal, service
 from charter.model.times import rfc3339
-from charter.policies import PolicySet, PolicySources, could_ever, evaluate, load_policy_set
+from charter.policies import PolicySet, PolicySources, could_ever, could_ever_of, evaluate, load_policy_set
 from charter.policies.shipped import shipped_files
 from tests.guarantees.auditor import Auditor, Rules
 from tests.guarantees.scripted import KNOWN, MANIFESTS, WAYS, Box, Died, Fuse, FusedStore, Scripted
@@ -116,6 +116,9 @@ class Swapped:
 
     def could_ever(self, facts: Facts) -> bool:
         return could_ever(policy_set(self.name), facts)
+
+    def could_ever_of(self, principal: Principal, action: Action) -> bool:
+        return could_ever_of(policy_set(self.name), principal, action)
 
 
 class Governed(RuleBasedStateMachine):

@@ -155,7 +155,7 @@ class Approvals:
         if late or data.number != len(approval.escalated) + 1:
             self._say("approval_in_order", f"Escalation {data.number} of {data.approval_id} is not due.")
         approval.escalated.append(len(approval.approvals))
-        approval.expires_at = data.expires_at
+        approval.expires_at, approval.reminded_at = data.expires_at, self._run.time
 
     def on_delegated(self, approval: _Approval, data: ev.ApprovalDelegated) -> None:
         self._check_open(approval, "handed on")

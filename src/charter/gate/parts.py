@@ -12,7 +12,8 @@ from opentelemetry.util.types import AttributeValue
 
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
-from charter.model.policy import Decision, Facts
+from charter.model.policy import Action, Decision, Facts
+from charter.model.principal import Principal
 from charter.model.template import Template
 from charter.model.tool import Quarantine, ToolManifest
 from charter.store.port import NewEvent, Store
@@ -37,6 +38,8 @@ class Evaluator(Protocol):
     def shadow(self, facts: Facts, decision: Decision) -> JsonObject | None: ...
 
     def could_ever(self, facts: Facts) -> bool: ...
+
+    def could_ever_of(self, principal: Principal, action: Action) -> bool: ...
 
 
 class Tools(Protocol):

@@ -73,6 +73,10 @@ class Queries:
             where = Filter(status=where.status, template=where.template, owner=principal.acts_for or principal.id)
         return await self._parts.store.workflows(principal.tenant, where, page)
 
+    def could_ever_of(self, principal: Principal, action: Action) -> bool:
+        """False when the policy denies this principal this verb on whatever it is about."""
+        return self._parts.evaluator.could_ever_of(principal, action)
+
     # -- tools
 
     def visible(self, principal: Principal) -> tuple[ToolManifest, ...]:

@@ -9,7 +9,7 @@ from charter.policies.policy_set import PolicySet, PolicySources, load_policy_se
 from charter.policies.replay import Change, compare, shadow
 from charter.policies.shipped import shipped_files, shipped_sources
 from charter.policies.testing import CaseResult, run_policy_tests
-from charter.policies.visibility import could_ever
+from charter.policies.visibility import could_ever, could_ever_of
 
 __all__ = [
     "CaseResult",
@@ -20,6 +20,7 @@ __all__ = [
     "PolicySources",
     "compare",
     "could_ever",
+    "could_ever_of",
     "evaluate",
     "evaluate_trial",
     "explain",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from charter.errors import Misconfigured
 from charter.model.base import JsonObject
-from charter.model.policy import Decision, Facts
+from charter.model.policy import Action, Decision, Facts
+from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
-from charter.policies import PolicySet, PolicySources, could_ever, evaluate, load_policy_set
+from charter.policies import PolicySet, PolicySources, could_ever, could_ever_of, evaluate, load_policy_set
 from charter.policies.replay import shadow
 from charter.policies.shipped import shipped_sources
 
@@ -67,3 +68,7 @@ class PolicySets:
     def could_ever(self, facts: Facts) -> bool:
         """Whether the set in force could ever permit this principal this tool."""
         return could_ever(self.active, facts)
+
+    def could_ever_of(self, principal: Principal, action: Action) -> bool:
+        """Whether the set in force could ever permit this principal this verb, whatever it is about."""
+        return could_ever_of(self.active, principal, action)

@@ -48,7 +48,7 @@ class ApprovalState:
 
     @property
     def next_reminder(self) -> str | None:
-        """When people are to be reminded, counted from the last time."""
+        """When people are to be reminded, counted from the last time, or from when others were asked."""
         every = self.request.remind_after_seconds
         if every is None or self.status != "pending" or self.reminders >= MAX_REMINDERS:
             return None
@@ -105,11 +105,12 @@ def _reminded(before: ApprovalState, data: ev.ApprovalReminded, time: str) -> Ap
     return replace(before, reminders=data.number, reminded_at=time)
 
 
-def _escalated(before: ApprovalState, data: ev.ApprovalEscalated, _time: str) -> ApprovalState:
+def _escalated(before: ApprovalState, data: ev.ApprovalEscalated, time: str) -> ApprovalState:
     _in_order(before, "escalated", before.escalated + 1, data.number)
     prolonged = data.expires_at if data.expires_at != before.expires_at else before.prolonged_to
     answered = (*before.answered_before, len(before.decisions))
-    return replace(before, answered_before=answered, prolonged_to=prolonged)
+    # Those who are asked now are reminded so long after it.
+    return replace(before, answered_before=answered, prolonged_to=prolonged, reminded_at=time)
 
 
 def _delegated(before: ApprovalState, data: ev.ApprovalDelegated, _time: str) -> ApprovalState:

@@ -21,6 +21,7 @@ from charter.server.mcp.asking import Context, is_modern
 from charter.server.mcp.listing import page_of
 from charter.server.mcp.outcomes import ToolCalls
 from charter.server.mcp.parts import Door, call_context
+from charter.server.mcp.reviewing import Reviewing
 from charter.server.mcp.schemas import IDS
 
 CommandT = TypeVar("CommandT", bound=BaseModel)
@@ -42,6 +43,7 @@ class Tools:
         self._door = door
         self._calls = ToolCalls(door)
         self._approving = Approving(door)
+        self._reviewing = Reviewing(door)
         self._verbs: dict[str, Callable[[Incoming], Awaitable[JsonObject]]] = {
             "start_workflow": self._start,
             "propose_action": self._propose,
@@ -56,12 +58,16 @@ class Tools:
     async def page(self, ctx: Context, params: PaginatedRequestParams | None) -> JsonObject:
         """``tools/list``: in a stable order, and only what the policy could ever permit this principal."""
         try:
-            tools = [tool.wire for tool in self._door.own.values()] + self._governed(ctx)
+            tools = [tool.wire for tool in self._door.own.values()] + self._reviewing_of(ctx) + self._governed(ctx)
             start, end, after = page_of([tool["name"] for tool in tools], params.cursor if params else None)
         except CharterError as error:
             results.raise_rpc(error)
         page: JsonObject = {"tools": tools[start:end], "resultType": "complete"}
         return {**page, "nextCursor": after} if after is not None else page
+
+    def _reviewing_of(self, ctx: Context) -> list[JsonObject]:
+        may = self._reviewing.may(self._door.principal_of(ctx))
+        return [tool.wire for tool in self._reviewing.tools.values()] if may else []
 
     def _governed(self, ctx: Context) -> list[JsonObject]:
         if not self._door.settings.list_governed_tools:
@@ -87,6 +93,8 @@ class Tools:
             incoming = Incoming(ctx, self._door.principal_of(ctx), params.arguments or {})
             verb = self._verbs.get(params.name)
             if verb is None:
+                if params.name in self._reviewing.tools and self._reviewing.may(incoming.principal):
+                    return await self._reviewing.call(ctx, incoming.principal, params.name, incoming.arguments)
                 return await self._own_name(incoming, params.name)
             results.unknown_fields(incoming.arguments, self._door.own[params.name].takes)
             return await verb(incoming)

@@ -64,7 +64,7 @@ def own_tools(templates: Sequence[tuple[str, str]], default_template: str) -> di
     return {tool.name: tool for tool in tools}
 
 
-def _tool(
+def own_tool(
     name: str,
     title: str,
     description: str,
@@ -73,6 +73,7 @@ def _tool(
     output: JsonObject,
     **hints: bool,
 ) -> OwnTool:
+    """One of Charter's own tools. ``hints``: read_only, destructive, idempotent, open_world."""
     inputs: JsonObject = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     if required:
         inputs["required"] = list(required)
@@ -110,7 +111,7 @@ def _context() -> JsonObject:
 
 def _start(templates: Sequence[tuple[str, str]], default_template: str) -> OwnTool:
     known = "".join(f"\n- {name}: {' '.join(text.split())}" for name, text in templates)
-    return _tool(
+    return own_tool(
         "start_workflow",
         "Start a workflow",
         "Call this first. Every tool call in Charter happens inside a workflow; a call outside one is denied. Answers with "
@@ -154,7 +155,7 @@ def _start(templates: Sequence[tuple[str, str]], default_template: str) -> OwnTo
 
 
 def _propose() -> OwnTool:
-    return _tool(
+    return own_tool(
         "propose_action",
         "Propose a call",
         "Ask what the policy says of one exact tool call, without running it. Answers with a proposal_id and the decision: "
@@ -175,7 +176,7 @@ def _propose() -> OwnTool:
 
 
 def _request() -> OwnTool:
-    return _tool(
+    return own_tool(
         "request_approval",
         "Ask people to approve a proposal",
         "Put a proposal before the people who may decide on it. Where your client can ask its person and the policy lets that "
@@ -198,7 +199,7 @@ def _request() -> OwnTool:
 
 
 def _invoke() -> OwnTool:
-    return _tool(
+    return own_tool(
         "invoke_tool",
         "Run a governed tool",
         "Run a governed tool: either an approved proposal (proposal_id alone) or tool with arguments that the policy permits "
@@ -224,7 +225,7 @@ def _invoke() -> OwnTool:
 
 
 def _get() -> OwnTool:
-    return _tool(
+    return own_tool(
         "get_workflow",
         "Where a workflow is",
         "Where the workflow is, what you may do now (invocations: your open grants, with instructions and tools), and who or "
@@ -245,7 +246,7 @@ def _describe() -> OwnTool:
         "properties": {"tools": {"type": "array", "items": view}},
         "required": ["tools"],
     }
-    return _tool(
+    return own_tool(
         "describe_tools",
         "The tools you may use",
         "The governed tools that your invocation may use, each with description, input_schema, risk, side effects, and whether "
@@ -264,7 +265,7 @@ def _describe() -> OwnTool:
 
 
 def _complete() -> OwnTool:
-    return _tool(
+    return own_tool(
         "complete_step",
         "Complete the open step",
         "Say that the open step's work is done and hand over its output, by the step's output_schema where get_workflow shows "
@@ -281,7 +282,7 @@ def _complete() -> OwnTool:
 
 
 def _cancel() -> OwnTool:
-    return _tool(
+    return own_tool(
         "cancel_workflow",
         "Cancel a workflow",
         "End the workflow without its result: open approvals are withdrawn and nothing more runs in it. What has run stays "

@@ -50,7 +50,9 @@ class Completions:
         known = (params.context.arguments if params.context else None) or {}
         if name == "arguments" and "approval_id" in known:
             view = await self._door.queries.approval(reader, known["approval_id"])
-            return [orjson.dumps(view.arguments).decode()] if view.request.allow_edit else []
+            return (
+                [orjson.dumps(view.arguments or view.request.values or {}).decode()] if view.request.allow_edit else []
+            )
         return []
 
     async def _approvals(self, reader: Principal, typed: str, *, many: bool) -> list[str]:

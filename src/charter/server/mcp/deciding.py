@@ -9,9 +9,10 @@ import orjson
 
 from charter.errors import CharterError, InvalidInput, Refused
 from charter.manifests.arguments import check_arguments
+from charter.manifests.plain_text import one_line, plain
 from charter.manifests.redaction import shown_fields
 from charter.model import commands as cmd
-from charter.model.approval import ApprovalVerdict
+from charter.model.approval import ApprovalVerdict, ShownField
 from charter.model.base import JsonObject
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, Decided
@@ -33,6 +34,7 @@ _DO: Final = {
     "reject": "Reject this call",
     "edit": "Put the changed call in its place",
     "request_more_info": "Ask the agent this question",
+    "delegate": "Let this person decide in your place",
 }
 
 
@@ -41,7 +43,7 @@ class Wanted:
     """A decision that a person wants to make, before it is confirmed."""
 
     view: ApprovalView
-    command: cmd.DecideApproval
+    command: cmd.DecideApproval | cmd.DelegateApproval
 
 
 class Deciding:
@@ -98,13 +100,19 @@ class Deciding:
 
     def _shown(self, item: Wanted) -> str:
         comment = f"\nYour comment: {item.command.comment}" if item.command.comment else ""
-        before = "Instead of this call:\n" if item.command.decision == "edit" else ""
+        command = item.command
+        if isinstance(command, cmd.DelegateApproval):
+            return f"{showing.whole(item.view)}\n\nIn your place decides: {one_line(command.to)}{comment}"
+        before = "Instead of this call:\n" if command.decision == "edit" else ""
         text = before + showing.whole(item.view)
-        if item.command.edited_arguments is not None:
-            text += "\n\nThis one:\n" + self._edited(item.view, item.command.edited_arguments)
+        if command.edited_arguments is not None:
+            text += "\n\nThis one:\n" + self._edited(item.view, command.edited_arguments)
         return text + comment
 
     def _edited(self, view: ApprovalView, arguments: JsonObject) -> str:
+        if view.request.proposal_id is None:
+            values = [ShownField(label=one_line(key), value=plain(_text(item))) for key, item in arguments.items()]
+            return showing.exact_call(view.request, values)
         manifest = self._door.gate.prepare.manifest(view.request.tool or "")
         return showing.exact_call(view.request, shown_fields(manifest, check_arguments(manifest, arguments)))
 
@@ -132,10 +140,21 @@ def _field(index: int) -> str:
     return f"decision_{index}"
 
 
-def _command(prompt: str, approval_id: str, arguments: dict[str, str], digest: str | None) -> cmd.DecideApproval:
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _command(
+    prompt: str, approval_id: str, arguments: dict[str, str], digest: str | None
+) -> cmd.DecideApproval | cmd.DelegateApproval:
     comment = arguments.get("comment", "").strip() or None
     if comment is not None and len(comment) > 4000:
         raise InvalidInput("comment: at most 4000 characters.", detail={"fields": ["comment"]})
+    if prompt == "delegate":
+        to = arguments["to"].strip()
+        if len(to) > 200:
+            raise InvalidInput("to: at most 200 characters.", detail={"fields": ["to"]})
+        return cmd.DelegateApproval(approval_id=approval_id, to=to, channel="prompt", digest=digest, comment=comment)
     return cmd.DecideApproval(
         approval_id=approval_id,
         decision=VERDICTS[prompt],

@@ -81,6 +81,16 @@ PROMPTS: Final = {
             ),
         ),
         Prompt(
+            "delegate",
+            "Let somebody else decide",
+            "Hand your part in a decision to another person, for this request alone; you confirm it in a form.",
+            (
+                _APPROVAL_ID,
+                {"name": "to", "description": "Who decides in your place, by their id.", "required": True},
+                _COMMENT,
+            ),
+        ),
+        Prompt(
             "request_more_info",
             "Ask for more information",
             "Ask the agent a question; the request stays open.",
