@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from charter.gate.parts import Tools
 from charter.model.base import JsonObject
-from charter.model.policy import Decision, Facts
+from charter.model.policy import Action, Decision, Facts
+from charter.model.principal import Principal
 
 if TYPE_CHECKING:
     from charter.server.evaluator import PolicySets
@@ -43,3 +44,7 @@ class LatePolicies:
     def could_ever(self, facts: Facts) -> bool:
         """Whether the set in force could ever permit this."""
         return self.sets.could_ever(facts)
+
+    def could_ever_of(self, principal: Principal, action: Action) -> bool:
+        """Whether the set in force could ever permit this principal this verb."""
+        return self.sets.could_ever_of(principal, action)
