@@ -138,7 +138,7 @@ async def manifest_of(
     server: str, connection: StdioConnection, change: Callable[[ToolManifest], ToolManifest] = lambda tool: tool
 ) -> UpstreamManifest:
     """What ``charter upstream add`` would write, corrected as an operator would."""
-    proposed, _ = propose(server, connection, await discover(server, connection, Sources({})))
+    proposed, _ = propose(server, connection, (await discover(server, connection, Sources({}))).tools)
     return proposed.model_copy(update={"tools": tuple(change(tool) for tool in proposed.tools)})
 
 

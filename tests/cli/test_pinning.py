@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -68,6 +70,20 @@ def test_adding_proposes_risk_pins_and_makes_the_cedar_schema(project: Project, 
     again = project.here("upstream", "add", "box", "--", sys.executable, str(upstream))
     assert again.code == 2
     assert "--replace" in again.err
+
+
+def test_adding_takes_the_good_tools_and_tells_of_each_other_one(project: Project, tmp_path: Path) -> None:
+    listed, server = tmp_path / "tools.json", str(Path(__file__).parents[1] / "tools/servers/hostile.py")
+    tools: list[Any] = [
+        {"name": "good", "inputSchema": {"type": "object"}},
+        {"name": "bad", "inputSchema": {"type": 7}},
+    ]
+    listed.write_text(json.dumps(tools))
+    done = project.ok("upstream", "add", "mixed", "--", sys.executable, server, "auto", str(listed))
+    assert "left out: bad: its definition is not valid MCP: inputSchema.type: Input should be 'object'. Ask" in done.out
+    assert "1 tools are governed now" in done.out
+    assert "bad: its definition is not valid MCP" in project.ok("upstream", "check", "mixed").err
+    assert "bad: its definition is not valid MCP" in project.ok("tools", "diff", "mixed").err
 
 
 def test_a_changed_tool_is_quarantined_until_somebody_accepts_the_difference(project: Project, upstream: Path) -> None:

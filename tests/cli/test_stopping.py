@@ -50,7 +50,7 @@ async def held_tools(
         return StdioConnection(command=sys.executable, args=args, cwd=str(ROOT))
 
     folder = tmp_path_factory.mktemp("holding")
-    offered = await discover("holding", connection(folder), Sources({}))
+    offered = (await discover("holding", connection(folder), Sources({}))).tools
     return lambda folder: propose("holding", connection(folder), offered)[0]
 
 

@@ -87,7 +87,7 @@ _ADJUSTED: dict[str, dict[str, Any]] = {
 async def counting_manifest(counting: Counting) -> UpstreamManifest:
     """What `charter upstream add` proposes, as an operator would correct it."""
     connection = HttpConnection(url=counting.url)
-    manifest, left_out = propose(SERVER, connection, await discover(SERVER, connection, Sources({})))
+    manifest, left_out = propose(SERVER, connection, (await discover(SERVER, connection, Sources({}))).tools)
     assert left_out == ()
     tools = tuple(tool.model_copy(update=_ADJUSTED.get(tool.upstream_name, {})) for tool in manifest.tools)
     return manifest.model_copy(update={"tools": tools})

@@ -69,7 +69,7 @@ async def manifest_of(
     """What `charter upstream add` would write. Each server is asked once in a test run, over whatever it is behind first."""
     what = "casebook" if server == "casebook" else SERVER
     if what not in _offered:
-        _offered[what] = await discover(server, connection, NOTHING)
+        _offered[what] = (await discover(server, connection, NOTHING)).tools
     proposed, left_out = propose(server, connection, _offered[what])
     assert left_out == ()
     return proposed.model_copy(update=more)

@@ -159,7 +159,8 @@ async def test_events_are_read_however_they_are_cut(size: int, end: str) -> None
         (answer(b"<html>", kind="text/html", status="503 Service Unavailable"), "unknown", "upstream_lost"),
         (answer(b"", kind="text/plain", status="401 Unauthorized"), "not_run", "upstream_refused"),
         (answer(b"", kind="text/plain", status="404 Not Found"), "not_run", "upstream_refused"),
-        (answer(b"", kind="text/plain", status="202 Accepted"), "not_run", "upstream_refused"),
+        (answer(b"", kind="text/plain", status="202 Accepted"), "unknown", "upstream_lost"),
+        (answer(b"<html>", kind="text/html"), "unknown", "upstream_lost"),
         (
             answer(b"", status="307 Temporary Redirect", kind="text/plain", extra="Location: /x\r\n"),
             "not_run",

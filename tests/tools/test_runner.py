@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from charter.manifests.tool_files import Era, HttpConnection, Reference, StdioConnection, UpstreamManifest
+from charter.model.effect import EffectOutcome
 from charter.model.tool import DryRun, ToolManifest
 from charter.tools.connecting import Sources
 from charter.tools.registry import Registry
@@ -122,7 +123,9 @@ async def test_a_tool_that_fails_has_answered(world: World) -> None:
         (-32601, "failed", "upstream_refused"),
         (-32603, "succeeded", "upstream_error"),
         (-32050, "succeeded", "upstream_error"),
-        (-32000, "unknown", "upstream_lost"),
+        (-32000, "succeeded", "upstream_error"),
+        (-32010, "succeeded", "upstream_error"),
+        (-32011, "succeeded", "upstream_error"),
     ],
 )
 async def test_a_protocol_error_tells_whether_the_tool_ran(world: World, rpc_code: int, status: str, code: str) -> None:
@@ -251,6 +254,42 @@ async def test_calls_beyond_the_limit_wait_and_then_give_up_without_being_sent(t
         assert (outcome.status, outcome.error_code) == ("failed", "upstream_busy")
         tasks.cancel_scope.cancel()
     assert all(call["tool"] != "echo" for call in calls(tmp_path))
+
+
+async def test_a_call_that_waited_for_a_free_place_is_looked_at_again_before_it_leaves(tmp_path: Path) -> None:
+    """Its tool was pinned anew while it waited: what was decided is no longer what would run."""
+    manifest = await manifest_of(stdio(tmp_path), concurrency=1)
+    now = [manifest]
+    registry = Registry(lambda: now, Sources({}))
+    runner = Runner(registry)
+    slow, echo = manifest.tool("every__slow"), manifest.tool("every__echo")
+    assert slow is not None
+    assert echo is not None
+    ended: list[EffectOutcome] = []
+
+    async def waiting() -> None:
+        ended.append(await runner.run(effect(echo, value=1)))
+
+    async with registry.running(), anyio.create_task_group() as tasks:
+        assert await registry.wait_ready(20) == ()
+        first = anyio.CancelScope()
+        tasks.start_soon(_in_scope, first, runner.run, effect(slow, seconds=30))
+        await until(lambda: slow_was(tmp_path, "started"))
+        tasks.start_soon(waiting)
+        await until(lambda: registry.get("every__echo").upstream.waiting == 1)
+        repinned = echo.model_copy(update={"definition_hash": "sha256:" + "0" * 64})
+        now[0] = manifest.model_copy(update={"tools": (slow, repinned)})
+        registry.reload()
+        first.cancel()
+        await until(lambda: bool(ended))
+        tasks.cancel_scope.cancel()
+    assert (ended[0].status, ended[0].error_code) == ("failed", "tool_changed")
+    assert all(call["tool"] != "echo" for call in calls(tmp_path))
+
+
+async def _in_scope(scope: anyio.CancelScope, function: Any, *arguments: Any) -> None:
+    with scope:
+        await function(*arguments)
 
 
 async def test_a_child_sees_only_what_its_manifest_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,9 @@ async def test_a_tool_that_vanishes_is_unavailable_and_a_new_one_is_not_governed
         assert (outcome.status, outcome.error_code) == ("failed", "upstream_unavailable")
 
 
-async def test_a_bad_file_changes_nothing_and_is_told(tmp_path: Path) -> None:
+async def test_a_bad_file_changes_nothing_and_is_told_once_a_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "tools"
     manifest = await manifest_of(stdio(tmp_path))
     path = save(folder, manifest)
@@ -187,12 +189,37 @@ async def test_a_bad_file_changes_nothing_and_is_told(tmp_path: Path) -> None:
         path.write_text("server: [")
         await until(lambda: registry.reload_error is not None)
         assert "every.tools.yaml:" in (registry.reload_error or "")
+        assert registry.reload_code == "bad_tool_file"
+        said = [record.getMessage() for record in caplog.records if "the old ones stay in force" in record.getMessage()]
+        assert len(said) == 1
+        assert "every.tools.yaml:" in said[0]
         with pytest.raises(Misconfigured):
             registry.reload()
         assert registry.get("every__echo").callable
         path.unlink()
         await until(lambda: registry.entries() == ())
         assert registry.reload_error is None
+        assert registry.reload_code is None
+
+
+async def test_a_change_of_files_that_breaks_the_reader_ends_nothing(tmp_path: Path) -> None:
+    """Also what nobody has foreseen: it is told, and the last good files stay in force."""
+    manifest = await manifest_of(stdio(tmp_path))
+    turn = [0]
+
+    def load() -> tuple[UpstreamManifest, ...]:
+        if turn[0] == 1:
+            raise RecursionError
+        return (manifest,)
+
+    registry = Registry(load, NOTHING, pace=QUICK, fingerprint=lambda: turn[0], poll_seconds=0.02)
+    async with registry.running():
+        assert await registry.wait_ready(20) == ()
+        turn[0] = 1
+        await until(lambda: registry.reload_error is not None)
+        assert registry.get("every__echo").callable
+        turn[0] = 2
+        await until(lambda: registry.reload_error is None)
 
 
 async def test_a_missing_credential_is_named_but_never_shown(tmp_path: Path) -> None:

@@ -92,6 +92,6 @@ async def casebook_manifest(notes: Path) -> UpstreamManifest:
         command=sys.executable, args=("-m", "charter.bundled.casebook", "--folder", str(notes))
     )
     offered = await discover(CASEBOOK, connection, Sources(environment={}))
-    proposed, _ = propose(CASEBOOK, connection, offered)
+    proposed, _ = propose(CASEBOOK, connection, offered.tools)
     tools = tuple(tool.model_copy(update=JUDGED.get(tool.upstream_name, {})) for tool in proposed.tools)
     return proposed.model_copy(update={"tools": tools})

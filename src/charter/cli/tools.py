@@ -107,7 +107,10 @@ async def _differences(config: Settings, upstream: UpstreamManifest) -> tuple[li
     from charter.manifests.definitions import definition_diff, definition_hash, pinned_definition
     from charter.tools.adding import discover
 
-    offered = {tool["name"]: tool for tool in await discover(upstream.server, upstream.connection, sources(config))}
+    discovered = await discover(upstream.server, upstream.connection, sources(config))
+    for reason in discovered.refused:
+        note(f"{upstream.server} offers a tool that cannot be used: {stranger(reason)}")
+    offered = {tool["name"]: tool for tool in discovered.tools}
     found = []
     for tool in upstream.tools:
         now = offered.pop(tool.upstream_name, None)

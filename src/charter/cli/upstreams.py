@@ -67,7 +67,8 @@ def add(
         )
     connection = _connection(list(command or ()), url, env, header, cwd)
     offered = anyio.run(discover, name, connection, sources(config))
-    upstream, left_out = propose(name, connection, offered)
+    upstream, left_out = propose(name, connection, offered.tools)
+    left_out = (*offered.refused, *left_out)
     pins = [Pin(tool.name, None, tool.definition_hash) for tool in upstream.tools]
     accepted = accept(config, who(as_name, role, token_file), upstream, pins)
     if as_json:
@@ -216,6 +217,8 @@ def _tell_checked(statuses: list[Any], changed: list[str]) -> None:
     rows = [(s.server, s.state, s.era, s.offered, s.ungoverned, s.last_error) for s in statuses]
     print_table(("id", "state", "protocol", "tools", "not governed", "last error"), rows, empty="No upstreams yet.")
     for status in statuses:
+        for reason in status.refused:
+            note(f"{status.server} offers a tool that cannot be used: {stranger(reason)}")
         if status.state != "ready" and status.stderr:
             note(f"{status.server} wrote to its standard error: {stranger(status.stderr[-400:])}")
     for tool in changed:

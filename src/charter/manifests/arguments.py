@@ -142,7 +142,7 @@ def _too_big(value: Json) -> str | None:
         return f"not JSON: {error}"
     if len(data) > MAX_BYTES:
         return f"{len(data):,} bytes of JSON; at most {MAX_BYTES:,} are taken"
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         return f"nested deeper than {MAX_DEPTH} levels"
     return None
 
@@ -154,7 +154,8 @@ def _children(value: Json) -> Iterator[Json]:
         yield from value
 
 
-def _deeper_than(value: Json, limit: int) -> bool:
+def deeper_than(value: Json, limit: int) -> bool:
+    """Whether arrays and objects nest deeper than ``limit``; costs no stack."""
     level = [value]
     for _ in range(limit + 1):
         level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list | tuple)]

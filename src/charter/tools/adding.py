@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import mcp_types as types
 
-from charter.errors import Misconfigured, Unavailable
+from charter.errors import CharterError, Misconfigured, Unavailable
 from charter.manifests.arguments import compile_schema
 from charter.manifests.definitions import definition_hash, propose_manifest
 from charter.manifests.tool_files import HttpConnection, StdioConnection, UpstreamManifest
 from charter.model.base import JsonObject
 from charter.model.tool import DryRun, ToolManifest
 from charter.tools.connecting import Hooks, Sources, Stderr, open_client
-from charter.tools.upstream import MAX_PAGES, describe
+from charter.tools.listing import listed
+from charter.tools.upstream import describe
 
 DISCOVER_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What an upstream offers, as ``tools/list`` entries in JSON; ``refused``: each tool that cannot be used, why, the mend."""
+
+    tools: list[JsonObject]
+    refused: tuple[str, ...] = ()
+
+
 async def discover(
     server: str, connection: StdioConnection | HttpConnection, sources: Sources, *, seconds: float = DISCOVER_SECONDS
-) -> list[JsonObject]:
-    """The tools that the upstream offers, as ``tools/list`` entries in JSON.
+) -> Discovered:
+    """Ask the upstream for its tools, for at most so long.
 
     Raises ``Unavailable`` (``upstream_unavailable``) with what the child last wrote to its standard error, and
     ``Misconfigured`` for a reference that is not set.
     """
     stderr = Stderr()
     manifest = UpstreamManifest(server=server, connection=connection)
-    found: list[JsonObject] = []
+    refused: dict[str, str] = {}
     try:
         with anyio.fail_after(seconds):
-            async with open_client(manifest, sources, Hooks(), stderr) as client:
-                cursor: str | None = None
-                for _ in range(MAX_PAGES):
-                    params = types.PaginatedRequestParams(cursor=cursor) if cursor else None
-                    page = await client.session.list_tools(params=params)
-                    found += [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in page.tools]
-                    cursor = page.next_cursor
-                    if not cursor:
-                        break
+            async with open_client(manifest, sources, Hooks(refused=refused.__setitem__), stderr) as client:
+                tools = await listed(client.session)
     except Misconfigured:
         raise
     except Exception as error:
@@ -51,27 +53,28 @@ async def discover(
             code="upstream_unavailable",
             next_step="Check the command or URL and its credentials by hand, then try again.",
         ) from None
-    return found
+    offered = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
+    return Discovered(offered, tuple(f"{name}: {why}" for name, why in refused.items()))
 
 
 def propose(
     server: str, connection: StdioConnection | HttpConnection, offered: Iterable[Mapping[str, Any]]
 ) -> tuple[UpstreamManifest, tuple[str, ...]]:
-    """A manifest for the upstream with every tool that can be governed, and why the others cannot."""
+    """A manifest for the upstream with every tool that can be governed, and for each other one why not and the mend."""
     tools: dict[str, ToolManifest] = {}
     left_out: list[str] = []
     for tool in offered:
         try:
-            compile_schema(tool["inputSchema"], what=f"The input schema of {tool['name']}")
+            compile_schema(tool["inputSchema"], what="its input schema")
             manifest = propose_manifest(server, tool)
-            if manifest.name in tools:
-                left_out.append(
-                    f"{tool['name']}: {tools[manifest.name].upstream_name} has the name {manifest.name} already"
-                )
-            else:
-                tools[manifest.name] = manifest
+        except CharterError as error:
+            left_out.append(f"{tool['name']}: {error.message} {error.next_step or ''}".rstrip())
         except Exception as error:
-            left_out.append(f"{tool['name']}: {describe(error)}")
+            left_out.append(f"{tool['name']}: {describe(error)}. Ask the server's maker to correct its definition.")
+        else:
+            if (first := tools.setdefault(manifest.name, manifest)) is not manifest:
+                why = f"{first.upstream_name} has the name {manifest.name} already. Only the first can be governed."
+                left_out.append(f"{tool['name']}: {why}")
     proposed = _with_previews(list(tools.values()))
     return UpstreamManifest(server=server, connection=connection, tools=proposed), tuple(left_out)
 

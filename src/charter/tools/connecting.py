@@ -6,10 +6,7 @@ of it is kept or logged. A child process gets the variables that its manifest na
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,16 +17,17 @@ import httpx2
 import mcp_types as types
 from mcp import Client, StdioServerParameters
 from mcp.client.session import ClientRequestContext, IncomingMessage
-from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
 
 import charter
 from charter.errors import Misconfigured
 from charter.manifests.tool_files import Era, HttpConnection, Reference, StdioConnection, UpstreamManifest
+from charter.tools.child import child
 from charter.tools.http_guard import GuardedTransport
+from charter.tools.listing import Refuse, Screen
 
 CONNECT_SECONDS = 10.0
-STDERR_KEPT = 4096
 CLIENT_INFO = types.Implementation(name="charter", version=charter.__version__)
 
 
@@ -41,17 +39,19 @@ class _WithoutWhatWasRead(logging.Filter):
         return True
 
 
-for _name in ("mcp.client.stdio", "mcp.client.streamable_http", "mcp.client.session", "client"):
+for _name in ("mcp.client.streamable_http", "mcp.client.session", "client"):
     logging.getLogger(_name).addFilter(_WithoutWhatWasRead())
 
 
 @dataclass(slots=True)
 class Hooks:
-    """What the supervisor hears of: ``lost`` (it is over), ``trouble`` (look whether it is), ``changed`` (list again)."""
+    """What the supervisor hears of: ``lost`` (it is over), ``trouble`` (look whether it is), ``changed`` (list again),
+    ``refused`` (a listed tool that cannot be used, and why)."""
 
     lost: Callable[[], None] = lambda: None
     trouble: Callable[[], None] = lambda: None
     changed: Callable[[], None] = lambda: None
+    refused: Refuse = lambda name, why: None
 
 
 @dataclass(slots=True)
@@ -93,22 +93,17 @@ async def open_client(
     upstream: UpstreamManifest, sources: Sources, hooks: Hooks, stderr: Stderr
 ) -> AsyncIterator[Client]:
     """A connected client. Enter and leave it in one task. Raises whatever the connecting raises."""
-    connection = upstream.connection
+    connection, screen, most = upstream.connection, Screen(hooks.refused), upstream.max_result_bytes
     if isinstance(connection, StdioConnection):
-        async with _stderr_pipe(stderr) as errlog:
-            streams = stdio_client(_stdio_parameters(upstream.server, connection, sources), errlog=errlog)
-            async with _client(_Watched(streams, hooks.lost), hooks, connection.era) as client:
-                yield client
-    else:
-        async with (
-            _http_client(upstream, connection, sources, hooks) as http,
-            _client(
-                streamable_http_client(connection.url, http_client=http, max_sse_event_size=upstream.max_result_bytes),
-                hooks,
-                connection.era,
-            ) as client,
-        ):
+        parameters = _stdio_parameters(upstream.server, connection, sources)
+        streams = child(parameters, screen, stderr.tail, max_line=most)
+        async with _client(_Watched(streams, screen, hooks.lost), hooks, connection.era) as client:
             yield client
+    else:
+        async with _http_client(upstream, connection, sources, hooks) as http:
+            streams = streamable_http_client(connection.url, http_client=http, max_sse_event_size=most)
+            async with _client(_Watched(streams, screen, lambda: None), hooks, connection.era) as client:
+                yield client
 
 
 def _client(transport: Any, hooks: Hooks, era: Era) -> Client:
@@ -166,14 +161,15 @@ def _http_client(
 
 
 class _Watched:
-    """A transport that tells when its read stream ends: the SDK itself keeps quiet about a dead child."""
+    """A transport whose listings are looked through, and that tells when its read stream ends: the SDK itself keeps quiet
+    about a dead child."""
 
-    def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
-        self._inner, self._on_end = inner, on_end
+    def __init__(self, inner: Any, screen: Screen, on_end: Callable[[], None]) -> None:
+        self._inner, self._screen, self._on_end = inner, screen, on_end
 
     async def __aenter__(self) -> tuple[Any, Any]:
         read, write = await self._inner.__aenter__()
-        return _WatchedRead(read, self._on_end), write
+        return _WatchedRead(read, self._screen, self._on_end), _WatchedWrite(write, self._screen)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -182,25 +178,14 @@ class _Watched:
         return result
 
 
-class _WatchedRead:
-    def __init__(self, inner: Any, on_end: Callable[[], None]) -> None:
-        self._inner, self._on_end = inner, on_end
+class _End:
+    """One end of a transport, wrapped."""
 
-    async def receive(self) -> Any:
-        return await self._inner.receive()
+    def __init__(self, inner: Any, screen: Screen) -> None:
+        self._inner, self._screen = inner, screen
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self._inner.__anext__()
-        except StopAsyncIteration:
-            self._on_end()
-            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,27 +194,27 @@ class _WatchedRead:
         await self.aclose()
 
 
-class _Tail(asyncio.Protocol):
-    def __init__(self, stderr: Stderr) -> None:
-        self._stderr = stderr
-
-    def data_received(self, data: bytes) -> None:
-        self._stderr.tail += data
-        del self._stderr.tail[:-STDERR_KEPT]
+class _WatchedWrite(_End):
+    async def send(self, item: SessionMessage) -> None:
+        self._screen.sent(item)
+        await self._inner.send(item)
 
 
-@asynccontextmanager
-async def _stderr_pipe(stderr: Stderr) -> AsyncIterator[Any]:
-    """A file for a child's standard error whose end is kept in memory; Charter's own standard error stays clean."""
-    stderr.tail.clear()
-    if sys.platform == "win32":
-        with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230 - opening a device does not wait
-            yield nowhere
-        return
-    read_end, write_end = os.pipe()
-    with os.fdopen(write_end, "w") as for_child, os.fdopen(read_end, "rb") as for_us:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Tail(stderr), for_us)
+class _WatchedRead(_End):
+    def __init__(self, inner: Any, screen: Screen, on_end: Callable[[], None]) -> None:
+        super().__init__(inner, screen)
+        self._on_end = on_end
+
+    async def receive(self) -> Any:
+        return await self._screen.received(await self._inner.receive())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
         try:
-            yield for_child
-        finally:
-            transport.close()
+            item = await self._inner.__anext__()
+        except StopAsyncIteration:
+            self._on_end()
+            raise
+        return await self._screen.received(item)

@@ -13,7 +13,7 @@ from http import HTTPStatus
 import httpx2
 import orjson
 
-from charter.tools.failures import LOST, NOT_SENT, REFUSED_BY_HTTP, TOO_LARGE
+from charter.tools.failures import LOST, NOT_SENT, REFUSED_BY_HTTP, TOO_LARGE, own_error
 
 SESSION_HEADER = "mcp-session-id"
 _NEVER_LEFT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -116,6 +116,6 @@ def refusal(status: int) -> tuple[int, str] | None:
 
 
 def _rpc_error(request: httpx2.Request, code: int, message: str) -> httpx2.Response:
-    body = orjson.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}})
+    body = orjson.dumps({"jsonrpc": "2.0", "id": None, "error": own_error(code, message)})
     status = HTTPStatus.BAD_GATEWAY
     return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from opentelemetry.propagate import inject
 
 from charter.model.base import JsonObject
-from charter.tools.failures import LOST, NOT_SENT, REFUSED_BY_HTTP, TOO_LARGE, CallError, from_rpc
+from charter.tools.failures import LOST, NOT_SENT, REFUSED_BY_HTTP, TOO_LARGE, CallError, from_rpc, own
 from charter.tools.http_guard import refusal
 from charter.tools.wire import Broken, Headers, Unreachable, Wire, Wires
 
@@ -89,7 +89,11 @@ class HttpLane:
             if progress is not None:
                 meta["progressToken"] = number
             message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {**params, "_meta": meta}}
-            return await self._exchange(number, orjson.dumps(message), self._call_headers(params), progress)
+            try:
+                body = orjson.dumps(message)
+            except TypeError:
+                raise own(NOT_SENT, "The call cannot be written as JSON.") from None
+            return await self._exchange(number, body, self._call_headers(params), progress)
 
     def _call_headers(self, params: JsonObject) -> Headers:
         name = params["name"]
@@ -105,14 +109,14 @@ class HttpLane:
             wire = await self._wires.take()
         except Unreachable as error:
             self._on_trouble()
-            raise from_rpc(NOT_SENT, f"The upstream cannot be reached ({error}).") from None
+            raise own(NOT_SENT, f"The upstream cannot be reached ({error}).") from None
         try:
             await wire.post(self._wires.target, [*headers, (b"content-length", b"%d" % len(body))], body)
             response = await wire.head()
             return await _Answer(wire, number, self._max_bytes, progress).read(response)
         except Broken as error:
             self._on_trouble()
-            raise from_rpc(LOST, f"The connection to the upstream broke ({error}).") from None
+            raise own(LOST, f"The connection to the upstream broke ({error}).") from None
         finally:
             self._wires.give(wire)  # closes it unless the answer was read to its end
 
@@ -128,13 +132,15 @@ class _Answer:
         status = response.status_code
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise from_rpc(LOST, "The upstream sent a compressed answer although none was asked for.")
+            raise own(LOST, "The upstream sent a compressed answer although none was asked for.")
         if kind == b"text/event-stream" and status == HTTPStatus.OK:
             return await self._events()
         if kind == b"application/json":
             return self._result(_json(await self._whole()))
+        if status < HTTPStatus.MULTIPLE_CHOICES:  # it may have run, whatever stands in the way of its answer
+            raise own(LOST, f"The upstream answered with something that is not MCP (HTTP {status}).")
         code, text = refusal(status) or (REFUSED_BY_HTTP, f"The upstream did not answer the call (HTTP {status}).")
-        raise from_rpc(code, text)
+        raise own(code, text)
 
     async def _whole(self) -> bytes:
         parts: list[bytes] = []
@@ -165,7 +171,7 @@ class _Answer:
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
-            raise from_rpc(TOO_LARGE, f"The upstream's answer is over {self._max_bytes:,} bytes.")
+            raise own(TOO_LARGE, f"The upstream's answer is over {self._max_bytes:,} bytes.")
 
     async def _notice(self, message: JsonObject) -> None:
         params = message.get("params")

@@ -6,6 +6,7 @@ listing. A tool that differs is quarantined, one that is gone is unavailable, on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskGroup
 
-from charter.errors import Misconfigured, NotFound
+from charter.errors import CharterError, Misconfigured, NotFound
 from charter.manifests.definitions import definition_diff, pinned_definition
+from charter.manifests.plain_text import one_line
 from charter.manifests.tool_files import UpstreamManifest
 from charter.model.tool import Quarantine, ToolManifest
 from charter.tools.connecting import Sources
 from charter.tools.folder import by_server
 from charter.tools.upstream import DEFAULT_PACE, Pace, Upstream
+
+logger = logging.getLogger(__name__)
 
 Load = Callable[[], Iterable[UpstreamManifest]]
 
@@ -41,7 +45,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStatus:
-    """For the operator: how an upstream is. ``ungoverned`` are tools that it offers and no manifest names."""
+    """For the operator: how an upstream is. ``ungoverned`` are tools that it offers and no manifest names, ``refused``
+    those whose definition cannot be used, with the reason."""
 
     server: str
     state: str
@@ -50,6 +55,7 @@ class UpstreamStatus:
     ungoverned: tuple[str, ...]
     last_error: str | None
     stderr: str
+    refused: tuple[str, ...] = ()
 
 
 class Registry:
@@ -76,6 +82,8 @@ class Registry:
         self._listeners: dict[int, Callable[[], None]] = {}
         self._tasks: TaskGroup | None = None
         self.reload_error: str | None = None
+        """Why the manifests as they are now were not taken; those before stay in force. ``reload_code``: its stable code."""
+        self.reload_code: str | None = None
         self._take(by_server(load()))
 
     @asynccontextmanager
@@ -140,7 +148,7 @@ class Registry:
         Raises ``Misconfigured`` and leaves everything as it was when a file cannot be read.
         """
         manifests = by_server(self._load())
-        self.reload_error = None
+        self.reload_error = self.reload_code = None
         self._take(manifests)
 
     def _take(self, manifests: Mapping[str, UpstreamManifest]) -> None:
@@ -179,17 +187,34 @@ class Registry:
             listener()
 
     async def _watch_files(self, fingerprint: Callable[[], object]) -> None:
-        seen = await anyio.to_thread.run_sync(fingerprint)
+        """Reload on every change. What cannot be taken is told once a change, and what was taken before goes on."""
+        seen = await anyio.to_thread.run_sync(_asked, fingerprint)
         while True:
             await anyio.sleep(self._poll_seconds)
-            now = await anyio.to_thread.run_sync(fingerprint)
+            now = await anyio.to_thread.run_sync(_asked, fingerprint)
             if now == seen:
                 continue
             seen = now
             try:
                 self.reload()
-            except Misconfigured as error:
-                self.reload_error = error.message
+            except CharterError as error:
+                self._not_taken(error.message, error.error_code)
+            except Exception as error:  # a file that cannot even be refused properly must not end the server
+                self._not_taken(f"they cannot be read ({type(error).__name__})", "bad_tool_file")
+            else:
+                logger.info("the tool files were read anew")
+
+    def _not_taken(self, why: str, code: str) -> None:
+        self.reload_error, self.reload_code = why, code
+        logger.error("the tool files were not taken, the old ones stay in force: %s", one_line(why, limit=500))
+
+
+def _asked(fingerprint: Callable[[], object]) -> object:
+    """The fingerprint; a folder that cannot be looked at has one of its own, and reloading then says what is wrong."""
+    try:
+        return fingerprint()
+    except OSError as error:
+        return type(error).__name__
 
 
 async def _run_in(scope: anyio.CancelScope, upstream: Upstream) -> None:
@@ -207,6 +232,9 @@ def _entry(manifest: ToolManifest, upstream: Upstream) -> Entry:
     if not upstream.listed:
         return Entry(manifest, upstream, None, away)
     offered = upstream.offered.get(manifest.upstream_name)
+    if offered is None and (why := upstream.refused.get(manifest.upstream_name)):
+        why = f"what {manifest.server} offers as {manifest.upstream_name} cannot be used: {why.rstrip('.')}"
+        return Entry(manifest, upstream, None, why)
     if offered is None:
         return Entry(
             manifest, upstream, None, f"the upstream {manifest.server} no longer offers {manifest.upstream_name}"
@@ -230,4 +258,5 @@ def _status(upstream: Upstream) -> UpstreamStatus:
         ungoverned=tuple(sorted(upstream.offered.keys() - governed)),
         last_error=upstream.last_error,
         stderr=upstream.stderr.text(),
+        refused=tuple(f"{name}: {why}" for name, why in sorted(upstream.refused.items())),
     )

@@ -83,6 +83,7 @@ class Runner:
                     input_responses=input_responses,
                     request_state=request_state,
                     capabilities=capabilities,
+                    still=lambda: self._checked(effect.tool),
                 )
         except CallError as error:
             return _failed(error, _microseconds(started))

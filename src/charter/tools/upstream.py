@@ -26,13 +26,12 @@ from charter.manifests.tool_files import HttpConnection, UpstreamManifest
 from charter.model.base import JsonObject
 from charter.model.canonical import digest
 from charter.tools.connecting import CLIENT_INFO, Hooks, Sources, Stderr, open_client, resolve_headers
-from charter.tools.failures import CallError, from_rpc
+from charter.tools.failures import LOST, NOT_SENT, CallError, from_rpc, own
 from charter.tools.http_lane import HttpLane, Progress
+from charter.tools.listing import listed
 
 State = Literal["connecting", "ready", "down", "stopped"]
 
-MAX_PAGES: Final = 100
-MAX_TOOLS: Final = 5_000
 _random = secrets.SystemRandom()
 
 
@@ -72,6 +71,7 @@ class _Signals:
 
     wake: anyio.Event = field(default_factory=anyio.Event)
     lost: bool = False
+    was_ready: bool = False
 
     def look(self) -> None:
         self.wake.set()
@@ -100,12 +100,14 @@ class Upstream:
         self.last_error: str | None = None
         self.era: str | None = None
         self.offered: Mapping[str, Offered] = {}
+        self.refused: Mapping[str, str] = {}
         self.listed = False
         self.stderr = Stderr()
         self._sources, self._on_listed, self._pace = sources, on_listed, pace
         self._session: ClientSession | None = None
         self._lane: HttpLane | None = None
         self._signals = _Signals()
+        self._refused: dict[str, str] = {}
         self._slots = anyio.Semaphore(manifest.concurrency, max_value=manifest.concurrency, fast_acquire=True)
         self._ready = anyio.Event()
 
@@ -116,17 +118,21 @@ class Upstream:
             while True:
                 self._signals = _Signals()
                 try:
-                    if await self._connected():
-                        pause = self._pace.first_pause
+                    await self._connected()
                 except Exception as error:
                     self.last_error = describe(error)
-                    if self.listed and self.state == "ready":
-                        pause = self._pace.first_pause
+                if self._signals.was_ready:
+                    pause = self._pace.first_pause
                 self._enter("down")
                 await anyio.sleep(pause * _random.uniform(0.5, 1.0))
                 pause = min(pause * 2, self._pace.longest_pause)
         finally:
             self._enter("stopped")
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for a free place."""
+        return self._slots.statistics().tasks_waiting
 
     async def wait_ready(self, seconds: float) -> bool:
         """Whether the upstream is connected and listed, after waiting for it at most so long."""
@@ -146,8 +152,11 @@ class Upstream:
         input_responses: JsonObject | None = None,
         request_state: str | None = None,
         capabilities: JsonObject | None = None,
+        still: Callable[[], object] = lambda: None,
     ) -> JsonObject:
         """Call the tool once and give back the raw ``tools/call`` result (complete or ``input_required``).
+
+        ``still`` is asked again after a wait for a free place, just before the call leaves; it raises to stop it.
 
         Raises ``CallError``. Cancelling the caller, or ``timeout`` seconds passing, cancels the call at the upstream.
         """
@@ -158,7 +167,10 @@ class Upstream:
             params["requestState"] = request_state
         sent = False
         with anyio.move_on_after(timeout):
+            waits = self._slots.value == 0
             async with self._slots:
+                if waits:
+                    still()
                 session = self._live_session()
                 sent = True
                 if self._lane is not None:
@@ -175,9 +187,9 @@ class Upstream:
             raise CallError("not_run", "upstream_unavailable", f"{self.manifest.server} is not connected{why}.")
         return session
 
-    async def _connected(self) -> bool:
-        """One connection from beginning to end; True when it had been ready. Raises what ended it, if that was an error."""
-        hooks = Hooks(lost=self._signals.lose, trouble=self._signals.look, changed=self._signals.look)
+    async def _connected(self) -> None:
+        """One connection from beginning to end. Raises what ended it, if that was an error."""
+        hooks = Hooks(self._signals.lose, self._signals.look, self._signals.look, self._refused.__setitem__)
         with anyio.fail_after(self._pace.connect) as connecting:
             async with open_client(self.manifest, self._sources, hooks, self.stderr) as client:
                 connecting.deadline = float("inf")
@@ -187,13 +199,14 @@ class Upstream:
                     await self._list(client.session)
                     self._session = client.session
                     self.last_error = None
+                    self._signals.was_ready = True
                     self._enter("ready")
                     await self._keep(client)
                 finally:
                     self._session = None
+                    self._enter("down")  # before the closing, which takes its time where a child does not go by itself
                     if self._lane is not None:
                         self._lane.close()
-        return True
 
     def _open_lane(self, version: str) -> HttpLane | None:
         """The direct road for calls, where the protocol needs no session; None otherwise."""
@@ -220,7 +233,10 @@ class Upstream:
                 if self._signals.lost:
                     break
                 self._signals.wake = anyio.Event()
+                began = anyio.current_time()
                 await self._list(client.session)
+                # One that cries change without end gets a fifth of the time at most.
+                await anyio.sleep(4 * (anyio.current_time() - began))
             self.last_error = "the connection was lost"
             tasks.cancel_scope.cancel()
 
@@ -244,21 +260,15 @@ class Upstream:
             pause = min(pause * 2, self._pace.longest_pause)
 
     async def _list(self, session: ClientSession) -> None:
-        """All pages of ``tools/list``. ``session.list_tools`` also learns which arguments travel as headers."""
-        found: dict[str, Offered] = {}
-        cursor: str | None = None
+        """Take what the upstream offers now."""
+        self._refused.clear()
         with anyio.fail_after(self._pace.listing):
-            for _ in range(MAX_PAGES):
-                page = await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
-                for tool in page.tools:
-                    found[tool.name] = _offered(tool)
-                cursor = page.next_cursor
-                if not cursor or len(found) > MAX_TOOLS:
-                    break
+            found = {tool.name: _offered(tool) for tool in await listed(session)}
+        refused = dict(self._refused)
         if self._lane is not None:
             self._lane.learn({name: offered.tool for name, offered in found.items()})
-        changed = found != self.offered or not self.listed
-        self.offered, self.listed = found, True
+        changed = (found, refused) != (self.offered, self.refused) or not self.listed
+        self.offered, self.refused, self.listed = found, refused, True
         if changed:
             self._on_listed()
 
@@ -280,8 +290,10 @@ async def _send(session: ClientSession, params: JsonObject, progress: Progress |
         raise from_rpc(error.code, error.message, error.data) from None
     except ValidationError:
         raise CallError("answered", "upstream_bad_result", "The upstream's result is not a valid MCP result.") from None
+    except ValueError:
+        raise own(NOT_SENT, "The call cannot be written as JSON.") from None
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        raise CallError("unknown", "upstream_lost", "The connection to the upstream broke.") from None
+        raise own(LOST, "The connection to the upstream broke.") from None
     except RuntimeError:
         raise CallError("not_run", "upstream_unavailable", "The upstream's connection had already ended.") from None
     return raw.root
