@@ -7,6 +7,7 @@ import socket
 import subprocess
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 
@@ -40,6 +41,33 @@ async def test_anonymous_on_loopback_is_the_agent_of_the_configuration(project: 
             started = await call(client, "start_workflow", purpose="Look")
     [run] = project.charter("workflows", "list", "--json").json["items"]
     assert (run["workflow_id"], run["owner"]) == (started["workflow_id"], "ann")
+
+
+async def test_a_tool_file_broken_while_serving_is_logged_and_the_last_good_one_goes_on(project: Project) -> None:
+    """Logged once, whole lines on standard error; ``/healthz`` tells it while it lasts."""
+    from mcp import Client
+
+    [path] = (project.folder / "tools").glob("*.tools.yaml")
+    good, health = path.read_text(), project.url.replace("/mcp", "/healthz")
+
+    async def until_health(wanted: dict[str, str]) -> None:
+        with anyio.fail_after(30):
+            while httpx2.get(health).json() != wanted:  # noqa: ASYNC110 - it waits for another process
+                await anyio.sleep(0.1)
+
+    with project.serving("--anonymous") as process:
+        path.write_text(good.replace("\n    risk: ", "\n    riks: ", 1))
+        await until_health({"status": "degraded", "code": "bad_tool_file"})
+        async with Client(project.url) as client:
+            started = await call(client, "start_workflow", purpose="Look")
+            assert started["allowed_tools"], "the last good file is in force"
+        path.write_text(good)
+        await until_health({"status": "ok"})
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = [line for line in process.stderr if "the old ones stay in force" in line]
+    assert len(said) == 1
+    assert f"{path.name}:" in said[0]
 
 
 def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) -> None:

@@ -110,7 +110,13 @@ async def _serve_http(config: Settings) -> None:
                 stream_route(charter.outlet, bound),
                 callback_route(charter.gate, keys),
             ]
-            app = build_http_app(_door(charter, stdio=False), settings=bound, verifier=tokens, extra_routes=routes)
+            app = build_http_app(
+                _door(charter, stdio=False),
+                settings=bound,
+                verifier=tokens,
+                extra_routes=routes,
+                degraded=lambda: charter.registry.reload_code,
+            )
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)
             )

@@ -30,7 +30,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -53,11 +53,13 @@ def build_http_app(
     settings: Settings,
     verifier: TokenVerifier | None,
     extra_routes: Sequence[Route] = (),
+    degraded: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
     """The ASGI app around an MCP server. Its lifespan is the server's.
 
     ``extra_routes`` are behind the Host and Origin check, but each must ask for its caller itself:
-    ``request_principal``. ``verifier`` may be None in anonymous mode only.
+    ``request_principal``. ``verifier`` may be None in anonymous mode only. ``degraded``: the code of what is wrong with a
+    server that goes on serving all the same, told by ``/healthz`` to everybody.
     """
     if verifier is None and not settings.server.anonymous:
         raise Misconfigured(
@@ -73,7 +75,7 @@ def build_http_app(
         host=settings.server.host,
         auth=_auth_settings(settings) if checked else None,
         token_verifier=checked,
-        custom_starlette_routes=[Route(HEALTH_PATH, _health, methods=["GET"]), *extra_routes],
+        custom_starlette_routes=[Route(HEALTH_PATH, _health(degraded), methods=["GET"]), *extra_routes],
     )
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(CharterError, on_charter_error)
@@ -121,8 +123,12 @@ def _auth_settings(settings: Settings) -> AuthSettings:
     )
 
 
-async def _health(request: Request) -> Response:
-    return Response('{"status":"ok"}', media_type="application/json")
+def _health(degraded: Callable[[], str | None]) -> Callable[[Request], Awaitable[Response]]:
+    async def health(request: Request) -> Response:
+        code = degraded()
+        return JSONResponse({"status": "ok"} if code is None else {"status": "degraded", "code": code})
+
+    return health
 
 
 class HostAndOrigin:
