@@ -75,7 +75,12 @@ async def test_an_operator_finds_out_what_became_of_it(
 async def test_a_lost_read_is_a_failure_because_nothing_happened(opened: Open, upstream: Counting) -> None:
     desk = await opened(runner=Lost())
     work = await desk.session()
-    assert (await work.invoke("counter__read", what="x")).status == "failed"
+    outcome = await work.invoke("counter__read", what="x")
+    assert (outcome.status, outcome.error_code) == ("failed", "upstream_lost")
+    told = f"{outcome.error_message} {outcome.next_step}"
+    assert "may have run or still be running" in told
+    assert "nothing was changed" in told
+    assert "did not run" not in told
     assert not await desk.effects()
 
 
@@ -112,8 +117,9 @@ class Dying:
 async def after_a_crash(
     opened: Open, runner: Runner, tool: str, arguments: dict[str, Any], *, sends: bool, **more: Any
 ) -> AsyncIterator[tuple[Desk, Work, str]]:
-    """A process that died in the middle of a call, and another one on the same file."""
-    dead = await opened(runner=Dying(runner, sends=sends))
+    """A process that died in the middle of a call, and another one on the same file. ``dead``: the first one's tools."""
+    first = {"tools": more.pop("dead")} if "dead" in more else {}
+    dead = await opened(runner=Dying(runner, sends=sends), **first)
     work = await dead.session()
     proposal_id = await work.approved(tool, **arguments)
     with pytest.raises(Died):
@@ -137,6 +143,50 @@ async def test_after_a_crash_an_idempotent_call_is_run_again_under_its_key(
         assert (await desk.last(work.workflow_id, "TOOL_RESULT"))["status"] == "succeeded"
         assert list(upstream.counts("write_idempotent").values()) == [1 + sends]
         assert await desk.engine.recover() == 0
+        await desk.check_record()
+
+
+class Judged:
+    """Tools of which one is judged otherwise by its manifest; its definition is the same."""
+
+    def __init__(self, tools: Governed, name: str, **judgement: Any) -> None:
+        self._tools, self._name, self._judgement = tools, name, judgement
+
+    def find(self, name: str) -> ToolManifest | None:
+        found = self._tools.find(name)
+        return found.model_copy(update=self._judgement) if found is not None and name == self._name else found
+
+    def quarantine(self, name: str) -> Quarantine | None:
+        return self._tools.quarantine(name)
+
+    def all(self) -> tuple[ToolManifest, ...]:
+        return self._tools.all()
+
+
+@pytest.mark.guarantee("G5")
+async def test_after_a_crash_a_call_without_side_effects_is_run_again_though_nobody_called_it_idempotent(
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting
+) -> None:
+    judged = Judged(tools[0], "counter__write_idempotent", side_effects="none", idempotent=False)
+    crashed = after_a_crash(opened, tools[1], "counter__write_idempotent", WRITE, sends=True, tools=judged, dead=judged)
+    async with crashed as (desk, work, _):
+        assert await desk.engine.recover() == 1
+        assert (await desk.last(work.workflow_id, "TOOL_RESULT"))["status"] == "succeeded"
+        assert list(upstream.counts("write_idempotent").values()) == [2]
+        await desk.check_record()
+
+
+@pytest.mark.guarantee("G5")
+async def test_after_a_crash_a_call_that_may_be_repeated_no_more_is_in_doubt(
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting
+) -> None:
+    """Somebody corrected the manifest meanwhile: what the record of the intent says is not enough."""
+    judged = Judged(tools[0], "counter__write_idempotent", idempotent=False)
+    crashed = after_a_crash(opened, tools[1], "counter__write_idempotent", WRITE, sends=True, tools=judged)
+    async with crashed as (desk, _, _):
+        assert await desk.engine.recover() == 1
+        assert [row.status for row in await desk.effects()] == ["in_doubt"]
+        assert list(upstream.counts("write_idempotent").values()) == [1]
         await desk.check_record()
 
 

@@ -37,7 +37,7 @@ TRACE_RULES = {
     "call_within_step": "A tool call happens in an open step; without an invocation, in a step that makes calls.",
     "permit_before_call": "Each tool call follows a policy decision that permits this exact call, used once.",
     "proposal_used_once": "A proposal runs at most once, and runs as it was made.",
-    "effect_attempts": "Attempts count up; a tool that is not idempotent runs again only if a person said so.",
+    "effect_attempts": "Attempts count up; unless a person said so, a tool runs again only if it may be repeated.",
     "result_once": "An attempt ends at most once, and only after it began.",
     "approval_requested_first": "People decide on what was asked, once each request.",
     "approval_same_digest": "Request, decision and call are about the same digest.",

@@ -219,7 +219,8 @@ class Effects:
             until = self._gate.parts.clock() + ANSWER_SECONDS * 1000
             self._waiting[effect.effect_id] = _Waiting(effect, invocation_id, until)
             return self._reply(effect, outcome, "input_required", None, 0)
-        outcome = _settled(effect, judged(draft, effect, outcome))
+        outcome = judged(draft, effect, outcome)
+        lost, outcome = outcome.status == "unknown", _settled(effect, outcome)
         stored = _result(effect, outcome, self._gate.parts.limits.result_bytes, self._gate.parts.limits.output_bytes)
         command = cmd.RecordOutcome(
             workflow_id=effect.workflow_id,
@@ -253,7 +254,9 @@ class Effects:
         status = {"unknown": "in_doubt", "failed": "failed"}.get(outcome.status, "succeeded")
         if effect.dry_run and status == "succeeded":
             status = "dry_run"
-        return self._reply(effect, outcome, status, ref if stored.too_large else None, stored.record["result_bytes"])
+        next_step = _NEXT.get("harmless" if lost and status == "failed" else status, "")
+        ref = ref if stored.too_large else None
+        return self._reply(effect, outcome, status, ref, stored.record["result_bytes"], next_step)
 
     async def record_left(self) -> None:
         """Try again to put on record what the store could not take. The engine calls it now and then."""
@@ -267,7 +270,13 @@ class Effects:
             self._unrecorded.pop(effect_id, None)
 
     def _reply(
-        self, effect: Effect, outcome: EffectOutcome, status: str, result_ref: str | None, size: int
+        self,
+        effect: Effect,
+        outcome: EffectOutcome,
+        status: str,
+        result_ref: str | None,
+        size: int,
+        next_step: str = "",
     ) -> ToolOutcome:
         content = () if result_ref else outcome.content
         return ToolOutcome(
@@ -284,7 +293,7 @@ class Effects:
             input_required=outcome.input_required,
             error_code=outcome.error_code,
             error_message=outcome.error_message,
-            next_step=_NEXT.get(status, ""),
+            next_step=next_step,
         )
 
     async def resume(
@@ -332,16 +341,21 @@ class Effects:
 _NEXT = {
     "in_doubt": "Nobody knows whether the tool ran. Do not repeat the call; an operator finds out with `charter effects`.",
     "failed": "The tool did not run. Read the error; you may propose the call again.",
+    "harmless": "Nothing was changed. You may make the call again.",
     "dry_run": "Nothing was executed: this workflow is a dry run.",
 }
 
 
+_HARMLESS = "It may have run or still be running; it has no side effects, so nothing was changed."
+
+
 def _settled(effect: Effect, outcome: EffectOutcome) -> EffectOutcome:
-    """A tool without side effects cannot be in doubt: whether or not it ran, nothing happened."""
+    """A tool without side effects cannot be in doubt: whether or not it ran, or still runs, nothing is changed."""
     if outcome.error_message is not None:
         outcome = outcome.model_copy(update={"error_message": plain(outcome.error_message, limit=1000)})
     if outcome.status == "unknown" and effect.tool.side_effects == "none":
-        return outcome.model_copy(update={"status": "failed"})
+        told = " ".join(filter(None, (outcome.error_message, _HARMLESS)))
+        return outcome.model_copy(update={"status": "failed", "error_message": told})
     return outcome
 
 

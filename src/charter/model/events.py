@@ -239,7 +239,8 @@ class GrantRevoked(Model):
 
 
 class ToolInvoke(Model):
-    """The intent to run a tool: durable before the call."""
+    """The intent to run a tool: durable before the call. ``idempotent``: it may be sent again when its answer was lost,
+    because its manifest says so or because it has no side effects."""
 
     effect_id: str
     attempt: int

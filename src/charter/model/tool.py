@@ -56,6 +56,11 @@ class ToolManifest(Model):
         default=(), description="Principals with one of these roles may use the tool; empty means any."
     )
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same call may be sent twice: it does no more than once, or it does nothing at all."""
+        return self.idempotent or self.side_effects == "none"
+
 
 class Quarantine(Model):
     """Why a tool may not be called: its definition no longer matches the pin. ``diff`` is readable text."""

@@ -285,7 +285,7 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
         effect_id=effect_id,
         attempt=1,
         idempotency_key=draft.key_of(call) or effect_id,
-        idempotent=call.manifest.idempotent,
+        idempotent=call.manifest.repeatable,
         proposal_id=proposal_id,
         agent_invocation_id=call.agent_invocation_id,
         step_id=call.step_id,

@@ -119,12 +119,16 @@ def in_doubt(draft: Draft, effect: EffectState, reason: str) -> None:
 
 
 def recover(draft: Draft, command: cmd.RecoverEffect, call: Call | None) -> None:
-    """The process that ran the effect is gone: an idempotent tool runs again under the same key, any other is in doubt."""
+    """The process that ran the effect is gone: a tool that is idempotent or has no side effects runs again under the same
+    key, any other is in doubt. Both the record of the intent and the manifest of today must say that it may."""
     effect = draft.state.effects.get(command.effect_id)
     if effect is None or effect.status != "running" or effect.invoke.instance != command.dead_instance:
         return
-    if not effect.invoke.idempotent or call is None or not draft.state.live:
+    if not effect.invoke.idempotent:
         _stopped(draft, effect, "Charter stopped between the call and its answer, and the tool is not idempotent.")
+        return
+    if call is None or not call.manifest.repeatable or not draft.state.live:
+        _stopped(draft, effect, "Charter stopped between the call and its answer, and the call can be made no more.")
         return
     again(draft, effect, call)
 

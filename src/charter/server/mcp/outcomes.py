@@ -26,7 +26,7 @@ UPSTREAM_ERROR: Final = "io.charter/upstream-error"
 _ENDED: Final = {
     "pending_approval": ("approval_required", "Nothing has run: people must approve this call first."),
     "denied": ("denied", "Nothing has run: the policy denies this call."),
-    "failed": ("tool_failed", "The tool did not run."),
+    "failed": ("tool_failed", "The tool gave no result."),
     "in_doubt": ("in_doubt", "Nobody knows whether the tool ran."),
 }
 
