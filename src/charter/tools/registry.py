@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskGroup
 
-from charter.errors import CharterError, Misconfigured, NotFound
+from charter.errors import CharterError, NotFound
 from charter.manifests.definitions import definition_diff, pinned_definition
 from charter.manifests.plain_text import one_line
 from charter.manifests.tool_files import UpstreamManifest
