@@ -212,6 +212,27 @@ def test_an_unknown_template_is_not_found_and_the_known_ones_are_named() -> None
         catalogue.pinned("sha256:0")
 
 
+@pytest.mark.guarantee("G8")
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("pin: {type: string, writeOnly: true}", "/properties/pin"),
+        ("pin: {type: string, format: password}", "/properties/pin"),
+        ("cards: {type: array, items: {type: object, properties: {pin: {writeOnly: true}}}}", None),
+        ("a/b: {anyOf: [{type: 'null'}, {type: string, writeOnly: true}]}", "/properties/a~1b/anyOf/1"),
+    ],
+)
+def test_an_input_that_says_of_itself_that_it_is_a_secret_is_refused(more: str, where: str | None) -> None:
+    """An input is on record in the clear: what cannot be kept is not promised."""
+    error = refused(GOOD.replace("amount: {type: integer}", f"amount: {{type: integer}}, {more}"))
+    assert "on record in the clear" in error.message
+    assert f"/input{where or '/properties/cards/items/properties/pin'}" in str(error.detail) + error.message
+
+
+def test_an_input_may_be_called_like_a_secret_without_being_one() -> None:
+    load(GOOD.replace("amount: {type: integer}", "amount: {type: integer}, writeOnly: {type: boolean}"))
+
+
 def test_findings_of_a_file_know_their_lines() -> None:
     found = read_template(GOOD, "t.yaml").findings(tools=["box__write"])
     assert [(item.level, item.where, item.line) for item in found] == [("warning", "/steps/0/tool", 8)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
-from charter.manifests import signal_checks
+from charter.manifests import input_secrets, signal_checks
 from charter.manifests.arguments import compile_schema
 from charter.manifests.finding import Finding
 from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
@@ -174,6 +174,7 @@ def _schemas(template: Template) -> Iterator[Finding]:
     yield from _schema(template.input_schema, "/input")
     if template.input_schema.get("type", "object") != "object":
         yield Finding("error", "/input/type", "the input is always an object", "Write `type: object`.")
+    yield from input_secrets.findings(template.input_schema)
     for index, step in enumerate(template.steps):
         if isinstance(step, AgentStep) and step.output_schema is not None:
             yield from _schema(step.output_schema, f"/steps/{index}/output_schema")
