@@ -115,7 +115,7 @@ async def _serve_http(config: Settings) -> None:
                 settings=bound,
                 verifier=tokens,
                 extra_routes=routes,
-                degraded=lambda: charter.registry.reload_code,
+                degraded=lambda: charter.registry.reload_code if charter.registry else None,
             )
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)
