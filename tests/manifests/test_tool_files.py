@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charter.errors import Misconfigured
@@ -50,6 +50,11 @@ def problem(text: str) -> Misconfigured:
     return caught.value
 
 
+def test_no_upstream_takes_the_name_of_charters_own_tools() -> None:
+    text = render(upstream()).replace("server: mail", "server: charter", 1)
+    assert "Charter's own tools" in problem(text).message
+
+
 def test_what_is_written_is_what_is_read() -> None:
     assert parse(render(upstream()), "mail.tools.yaml") == upstream()
     other = upstream(
@@ -73,6 +78,8 @@ schemas = st.recursive(
 )
 
 
+@example("0E0", "1e3")
+@example("012", "-.5")
 @settings(max_examples=60, deadline=None)
 @given(texts, schemas)
 def test_any_definition_survives_the_file(description: str, default: Any) -> None:

@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from charter.errors import Misconfigured
 from charter.manifests.definitions import definition_of, governed_name, is_sensitive_name, pinned_definition
 from charter.manifests.redaction import parse_pointer
-from charter.manifests.yaml_text import Document, load
+from charter.manifests.yaml_text import Document, load, reads_as_text
 from charter.model.base import JsonObject, Model
 from charter.model.canonical import digest
 from charter.model.outbound import SERVER
@@ -270,6 +270,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")) else None
+    if style is None and not reads_as_text(text):
+        style = "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

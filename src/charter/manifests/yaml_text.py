@@ -26,13 +26,19 @@ class _Loader(_Base):  # type: ignore[misc]  # the C loader where PyYAML was bui
 
 
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
+_KINDS = (
     ("null", r"^(?:null|Null|NULL|~|)$", ["n", "N", "~", ""]),
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
-):
+)
+for _tag, _pattern, _first in _KINDS:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def reads_as_text(text: str) -> bool:
+    """Whether this scalar, unquoted, is read as the text that it is: ``0E0`` would be a number."""
+    return not any(re.match(pattern, text) for _, pattern, _ in _KINDS)
 
 
 @dataclass(slots=True)
