@@ -76,3 +76,19 @@ def test_replay_lists_what_a_candidate_would_change(recorded: Recorded) -> None:
     assert {item["after"]["verdict"] for item in changed["items"]} == {"deny"}
     only = project.ok("policy", "replay", "--candidate", str(candidate), "--workflow", recorded.waiting, "--json").json
     assert 0 < len(only["items"]) < len(changed["items"])
+
+
+def test_a_recorded_decision_explained_by_other_policies_says_so(recorded: Recorded) -> None:
+    project = recorded.project
+    event = str(project.ok("audit", "log", "--type", "POLICY_DECISION", "--json").json["items"][0]["seq"])
+    assert "which are those that it was decided by" in project.ok("policy", "explain", event).out
+    assert project.ok("policy", "explain", event, "--json").json["same_policies"] is True
+    policy = project.folder / "policies" / "authorise.cedar"
+    closed = '@id("closed") @reason("Closed.") forbid (principal, action, resource);'
+    policy.write_text(policy.read_text("utf-8") + closed, "utf-8")
+    shown = project.ok("policy", "explain", event)
+    assert "ANOTHER set" in shown.out
+    assert "Closed." in shown.out
+    answer = project.ok("policy", "explain", event, "--json").json
+    assert answer["same_policies"] is False
+    assert answer["recorded_policy_set_hash"] != answer["policy_set_hash"]

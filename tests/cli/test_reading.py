@@ -148,3 +148,28 @@ def test_an_effect_in_doubt_is_run_again_from_the_command_line(in_doubt: tuple[P
     results = project.ok("audit", "log", "--type", "TOOL_INVOKE,TOOL_RESULT", "--json").json["items"]
     assert [event["data"].get("attempt") for event in results[-2:]] == [2, 2]
     assert project.ok("audit", "verify", "--json").json["ok"]
+
+
+HOSTILE = "wf_\x1b[2J" + "x" * 100_000
+
+
+@pytest.mark.guarantee("G10")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("workflows", "show", HOSTILE),
+        ("workflows", "cancel", HOSTILE),
+        ("approvals", "show", HOSTILE),
+        ("approvals", "approve", HOSTILE, "--yes"),
+        ("effects", "resolve", HOSTILE, "ran", "-m", "x"),
+        ("audit", "trace", HOSTILE),
+        ("audit", "show", HOSTILE),
+        ("audit", "erase", HOSTILE, "-m", "x", "--role", "admin"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_an_id_that_is_none_is_refused_and_not_sent_back(recorded: Recorded, command: tuple[str, ...]) -> None:
+    done = recorded.project.here(*command)
+    assert done.code in (1, 2), done.both[:500]
+    assert len(done.both) < 600
+    assert done.err.replace("\n", "").isprintable()

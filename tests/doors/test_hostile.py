@@ -42,6 +42,23 @@ MALFORMED: list[tuple[str, dict[str, Any], str]] = [
     ("invoke_tool", {"workflow_id": "w", "agent_invocation_id": "i", "arguments": [1]}, "arguments"),
     ("invoke_tool", {"workflow_id": "w", "agent_invocation_id": "i", "principal": {"kind": "human"}}, "principal"),
     ("cancel_workflow", {"workflow_id": "w", "reason": 1}, "reason"),
+    *(
+        ("start_workflow", {"purpose": "x"} | {name: text}, name)
+        for name in ("purpose", "case_id", "idempotency_key")
+        for text in ("red \x1b[31m", "two\nlines", "reversed \u202e", "hid\u200bden", "nul\x00")
+    ),
+    *(
+        (tool, {"workflow_id": "w", "agent_invocation_id": "i", "proposal_id": "p"} | {name: text}, name)
+        for tool, names in (
+            ("request_approval", ("workflow_id", "agent_invocation_id", "proposal_id")),
+            ("invoke_tool", ("workflow_id", "proposal_id")),
+        )
+        for name in names
+        for text in ("wf_\x1b[2J", "x" * 201, "wf_\u0430")
+    ),
+    ("get_workflow", {"workflow_id": "w" * 100_000}, "workflow_id"),
+    ("get_workflow", {"workflow_id": "wf_\x1b[2J"}, "workflow_id"),
+    ("cancel_workflow", {"workflow_id": "w" * 100_000}, "workflow_id"),
 ]
 
 
@@ -55,6 +72,8 @@ async def test_malformed_arguments_are_refused_naming_the_field(
         result = await client.call_tool(tool, arguments)
     assert code(result) == "invalid_input"
     assert field in result.structured_content["detail"]["fields"]
+    assert len(text(result)) < 600, "what came in is not sent back"
+    assert text(result).replace("\n", "").isprintable()
     assert await charter.store.tenants() == []
 
 

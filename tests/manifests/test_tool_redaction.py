@@ -148,6 +148,8 @@ def test_shown_text_is_printable(text: str) -> None:
 def test_letters_that_pass_for_others_are_named(word: str) -> None:
     assert look_alikes(f"to {word} now")
     assert "look-alike letters" in plain(word)
+    assert plain(plain(word)) == plain(word), "said once, however many rooms it passes"
+    assert plain(f"[look-alike letters in “paypal” (U+0041)] {word}").count("look-alike") == 2, "nobody says it for us"
 
 
 @pytest.mark.parametrize(

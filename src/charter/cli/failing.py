@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import typer
+from pydantic import ValidationError
 from typer.main import get_command
 
 from charter.cli.output import safe
@@ -33,7 +35,10 @@ from charter.errors import (
     Unauthenticated,
     Unavailable,
 )
+from charter.model.base import in_words
 
+_SHOWN = 120
+_LONG = re.compile(r"\S{200,}")
 OK, REFUSED, USAGE, INTEGRITY, NO_CREDENTIAL, UNAVAILABLE, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 130
 _CODES: tuple[tuple[type[CharterError], int], ...] = (
     (IntegrityError, INTEGRITY),
@@ -90,6 +95,11 @@ def _failed(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else REFUSED
+    if isinstance(error, ValidationError):  # an argument that no command takes; its value is not repeated
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "The input"
+        tell(f"{where}: {in_words(first['msg'])}.", "Correct it; nothing was changed.")
+        return USAGE
     message = getattr(error, "format_message", None)
     if callable(message):  # typer's own: usage
         _tell_usage(error, str(message()))
@@ -120,4 +130,5 @@ def _tell_usage(error: BaseException, message: str) -> None:
 def tell(what: str, next_step: str) -> None:
     """The two lines."""
     sys.stdout.flush()
-    print(f"{safe(what)}\nNext: {safe(next_step)}", file=sys.stderr)
+    what = _LONG.sub(lambda word: word[0][:_SHOWN] + "…", safe(what))  # what came in is not sent back whole
+    print(f"{what}\nNext: {safe(next_step)}", file=sys.stderr)

@@ -144,20 +144,35 @@ def explain(
     from charter.cli.explaining import described
     from charter.policies import explain as explain_policies
 
-    config = settings()
+    config, decided_by = settings(), ""
     if event is not None:
-        request = _recorded(who(as_name, role, token_file), event)
+        request, decided_by = _recorded(who(as_name, role, token_file), event)
     else:
         flags = {"action": action, "tool": tool, "caller": caller, "roles": caller_role, "acts_for": acts_for}
         request = described(facts, flags, governed(config), tenant=config.tenant, outside=outside)
-    answer = explain_policies(loaded(config, policies), request)
+    present = loaded(config, policies)
+    answer = explain_policies(present, request)
     if as_json:
-        print_json({"facts": request, **answer.model_dump(mode="json")})
+        then = {"recorded_policy_set_hash": decided_by, "same_policies": decided_by == present.hash} if event else {}
+        print_json({"facts": request, **answer.model_dump(mode="json"), "policy_set_hash": present.hash, **then})
     else:
+        if event is not None:
+            say(_which_set(decided_by, present.hash))
         say(answer.text())
 
 
-def _recorded(by: Who, event: str) -> Facts:
+def _which_set(recorded: str, present: str) -> str:
+    """Policies change: what follows is what the present ones say, which need not be what was said then."""
+    if recorded == present:
+        return "By the policies of now, which are those that it was decided by."
+    return (
+        f"By the policies of NOW ({present}). It was decided by ANOTHER set ({recorded}), "
+        "so this need not be what was said then; `charter audit show` has that."
+    )
+
+
+def _recorded(by: Who, event: str) -> tuple[Facts, str]:
+    """The request, and the hash of the policy set that decided it."""
     from charter.model.policy import Facts
 
     async def read(charter: Charter, caller: Principal) -> dict[str, Any]:
@@ -171,7 +186,7 @@ def _recorded(by: Who, event: str) -> Facts:
             f"Event {event} is a {envelope['type']} and holds no request.",
             next_step="List those that do: charter audit log --type POLICY_DECISION",
         )
-    return Facts.model_validate(facts)
+    return Facts.model_validate(facts), str(envelope["data"].get("policy_set_hash"))
 
 
 # -- replay

@@ -17,6 +17,7 @@ from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.digests import call_digest
 from charter.model.outbound import SERVER
+from charter.model.plain_text import one_line
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
@@ -46,7 +47,7 @@ class Preparer:
         found = self._parts.tools.find(name)
         if found is None:
             raise NotFound(
-                f"There is no governed tool {name!r}.",
+                f"There is no governed tool {one_line(name)!r}.",
                 code="unknown_tool",
                 next_step="Call describe_tools to see the tools that this invocation may use.",
             )

@@ -9,6 +9,7 @@ import orjson
 from charter.errors import NotFound, Refused
 from charter.gate.grants import Standing, standing_grants
 from charter.model import commands as cmd
+from charter.model.plain_text import one_line
 from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, ToolView, WorkflowContext
@@ -57,7 +58,7 @@ class Queries:
         """A run's state, if this caller may see it. Raises ``NotFound`` and ``Denied``."""
         state = await self._gate.states.fresh(principal.tenant, workflow_id)
         if state is None:
-            raise NotFound(f"There is no workflow {workflow_id}.", code="unknown_workflow")
+            raise NotFound(f"There is no workflow {one_line(workflow_id)}.", code="unknown_workflow")
         self._demand(facts_of.workflow_facts(state, principal, action))
         return state
 
@@ -197,7 +198,7 @@ class Queries:
         row = await self._parts.store.approval(principal.tenant, approval_id)
         state = await self._gate.states.fresh(principal.tenant, row.workflow_id) if row else None
         if row is None or state is None:
-            raise NotFound(f"There is no approval {approval_id}.", next_step="List what is pending.")
+            raise NotFound(f"There is no approval {one_line(approval_id)}.", next_step="List what is pending.")
         return state, state.approvals[approval_id]
 
     async def _history(self, state: State, approval: ApprovalState) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ def _invalid(what: str, problems: tuple[Problem, ...]) -> InvalidInput:
     where = first.pointer or "the whole value"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return InvalidInput(
-        f"{what} was given arguments that its schema refuses: {where}: {first.message}{more}.",
+        f"{what} does not fit the schema: {where}: {first.message}{more}.",
         code="invalid_arguments",
         next_step="Correct the fields named in detail.problems as describe_tools shows the schema, and send it again.",
         detail={"problems": [problem.as_json() for problem in problems]},

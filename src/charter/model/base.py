@@ -17,5 +17,16 @@ class Model(BaseModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-ShortText = Annotated[str, StringConstraints(max_length=500)]
+# One line without anything that cannot be seen or turns the reading order around. The last ones stand here as themselves:
+# regular expressions in JSON Schemas have no spelling for them that all engines know.
+LINE = "^[^\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
+ShortText = Annotated[str, StringConstraints(max_length=500, pattern=LINE)]
+
+
+def in_words(message: str) -> str:
+    """What pydantic says of a value, without a pattern that nobody can read."""
+    return "One line without control or invisible characters is required" if LINE in message else message
+
+
+Id = Annotated[str, StringConstraints(max_length=200, pattern=r"^[!-~]*$")]
 LongText = Annotated[str, StringConstraints(max_length=4000)]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from charter.model.approval import ApprovalVerdict, GrantBounds, Signature
-from charter.model.base import Json, JsonObject, LongText, Model, ShortText
+from charter.model.base import Id, Json, JsonObject, LongText, Model, ShortText
 from charter.model.effect import EffectOutcome
 from charter.model.principal import Channel
 from charter.model.signal import Signal
@@ -20,7 +20,7 @@ class StartWorkflow(Model):
     """Start a run of ``template`` (``name`` for the newest version, or ``name@version``)."""
 
     kind: Literal["start_workflow"] = "start_workflow"
-    template: str
+    template: ShortText
     input: JsonObject = Field(default_factory=dict)
     purpose: ShortText
     case_id: ShortText | None = None
@@ -32,9 +32,9 @@ class ProposeAction(Model):
     """Ask what the policy says of one exact call, without running it."""
 
     kind: Literal["propose_action"] = "propose_action"
-    workflow_id: str | None
-    agent_invocation_id: str | None
-    tool: str
+    workflow_id: Id | None
+    agent_invocation_id: Id | None
+    tool: ShortText
     arguments: JsonObject
     reason: LongText = ""
 
@@ -43,19 +43,19 @@ class RequestApproval(Model):
     """Ask people to decide on a proposal."""
 
     kind: Literal["request_approval"] = "request_approval"
-    workflow_id: str | None
-    agent_invocation_id: str | None
-    proposal_id: str
+    workflow_id: Id | None
+    agent_invocation_id: Id | None
+    proposal_id: Id
 
 
 class InvokeTool(Model):
     """Run a proposal, or a tool with arguments. Both given must agree."""
 
     kind: Literal["invoke_tool"] = "invoke_tool"
-    workflow_id: str | None
-    agent_invocation_id: str | None
-    proposal_id: str | None = None
-    tool: str | None = None
+    workflow_id: Id | None
+    agent_invocation_id: Id | None
+    proposal_id: Id | None = None
+    tool: ShortText | None = None
     arguments: JsonObject | None = None
     reason: LongText = ""
 
@@ -64,8 +64,8 @@ class RecordOutcome(Model):
     """The runner's answer to an effect; only Charter itself sends it."""
 
     kind: Literal["record_outcome"] = "record_outcome"
-    workflow_id: str
-    effect_id: str
+    workflow_id: Id
+    effect_id: Id
     attempt: int
     outcome: EffectOutcome
 
@@ -77,7 +77,7 @@ class DecideApproval(Model):
     """
 
     kind: Literal["decide_approval"] = "decide_approval"
-    approval_id: str
+    approval_id: Id
     decision: ApprovalVerdict
     channel: Channel
     digest: str | None = Field(default=None, description="What the person saw; refused when it is not the approval's.")
@@ -101,7 +101,7 @@ class GiveGrant(Model):
     """A person's standing permission for calls within bounds."""
 
     kind: Literal["give_grant"] = "give_grant"
-    workflow_id: str
+    workflow_id: Id
     bounds: GrantBounds
     channel: Channel
     comment: LongText | None = None
@@ -111,8 +111,8 @@ class RevokeGrant(Model):
     """Take a standing grant back."""
 
     kind: Literal["revoke_grant"] = "revoke_grant"
-    workflow_id: str
-    grant_id: str
+    workflow_id: Id
+    grant_id: Id
     comment: LongText | None = None
 
 
@@ -120,8 +120,8 @@ class CompleteStep(Model):
     """The agent says its step is done and hands over the output."""
 
     kind: Literal["complete_step"] = "complete_step"
-    workflow_id: str | None
-    agent_invocation_id: str | None
+    workflow_id: Id | None
+    agent_invocation_id: Id | None
     output: Json = None
     summary: LongText = ""
 
@@ -130,7 +130,7 @@ class CancelWorkflow(Model):
     """End a run without its result."""
 
     kind: Literal["cancel_workflow"] = "cancel_workflow"
-    workflow_id: str
+    workflow_id: Id
     reason: LongText = ""
 
 
@@ -138,7 +138,7 @@ class PauseWorkflow(Model):
     """Open no step and run no new call until it is resumed; answers and outcomes still go on record."""
 
     kind: Literal["pause_workflow"] = "pause_workflow"
-    workflow_id: str
+    workflow_id: Id
     reason: LongText = ""
 
 
@@ -146,7 +146,7 @@ class ResumeWorkflow(Model):
     """Go on with a paused run; what became due meanwhile is due now."""
 
     kind: Literal["resume_workflow"] = "resume_workflow"
-    workflow_id: str
+    workflow_id: Id
     reason: LongText = ""
 
 
@@ -154,23 +154,23 @@ class AdvanceWorkflow(Model):
     """Do what is due: expire what has expired, run the steps that are ready. The engine sends it."""
 
     kind: Literal["advance_workflow"] = "advance_workflow"
-    workflow_id: str
+    workflow_id: Id
 
 
 class RunStep(Model):
     """Run the tool call of an open ``action`` step; only the engine sends it."""
 
     kind: Literal["run_step"] = "run_step"
-    workflow_id: str
-    step_id: str
+    workflow_id: Id
+    step_id: Id
 
 
 class RecoverEffect(Model):
     """The process that ran this effect is gone: retry it if it is idempotent, else it is in doubt."""
 
     kind: Literal["recover_effect"] = "recover_effect"
-    workflow_id: str
-    effect_id: str
+    workflow_id: Id
+    effect_id: Id
     dead_instance: str
 
 
@@ -178,8 +178,8 @@ class ResolveEffect(Model):
     """A person found out what became of an effect in doubt: it ran, it did not run, or run it again."""
 
     kind: Literal["resolve_effect"] = "resolve_effect"
-    workflow_id: str
-    effect_id: str
+    workflow_id: Id
+    effect_id: Id
     resolution: Literal["ran", "did_not_run", "retry"]
     comment: LongText = ""
     output: Json = None
@@ -189,8 +189,8 @@ class ReviewStep(Model):
     """A person's word on a step that waits for review: once more, without it, with this ``output``, or the run fails."""
 
     kind: Literal["review_step"] = "review_step"
-    workflow_id: str
-    step_id: str
+    workflow_id: Id
+    step_id: Id
     resolution: Literal["retry", "skip", "supply", "fail"]
     comment: LongText = ""
     output: Json = None
@@ -201,14 +201,14 @@ class SendSignal(Model):
 
     kind: Literal["send_signal"] = "send_signal"
     signal: Signal
-    workflow_id: str | None = None
+    workflow_id: Id | None = None
 
 
 class DeliverSignal(Model):
     """A signal that was let in, for one run; only Charter itself sends it. ``alone``: it was sent to this run alone."""
 
     kind: Literal["deliver_signal"] = "deliver_signal"
-    workflow_id: str
+    workflow_id: Id
     signal: Signal
     alone: bool = False
 
@@ -247,7 +247,7 @@ class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
     kind: Literal["pin_tool"] = "pin_tool"
-    tool: str
+    tool: ShortText
     old_hash: str | None
     new_hash: str
 

@@ -16,6 +16,7 @@ _CONTINUED = "⏎\n│ "
 _INVISIBLE_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _MAX_MARKS = 2
 _WORD = re.compile(r"\w+")
+_REMARK = re.compile(r"\[([^\]\n]*)\] ")
 _CONFUSABLE_SCRIPTS = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "GEORGIAN"})
 # Letters outside Latin that are drawn like Latin ones; a word made of nothing else is taken for a Latin word.
 _TWINS = frozenset(
@@ -34,10 +35,17 @@ def plain(text: str, *, limit: int = HEAD + TAIL) -> str:
     shown, hidden = _without_hidden(shown)
     if hidden:
         notes.append(f"{hidden} hidden character{'s' if hidden > 1 else ''} taken out")
-    if twins := look_alikes(shown):
+    if (twins := look_alikes(shown)) and not _remarked(shown):
         notes.append("look-alike letters in " + ", ".join(twins))
     shown = shown.replace("\n", _CONTINUED)
     return f"[{'; '.join(notes)}] {shown}" if notes else shown
+
+
+def _remarked(text: str) -> bool:
+    """Does the text already begin with the remark that its look-alikes deserve? Then it went through here before."""
+    match = _REMARK.match(text)
+    twins = look_alikes(text[match.end() :]) if match else []
+    return match is not None and bool(twins) and match[1].endswith("look-alike letters in " + ", ".join(twins))
 
 
 def one_line(text: str, *, limit: int = 80) -> str:

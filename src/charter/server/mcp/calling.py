@@ -183,10 +183,12 @@ def command_of(model: type[CommandT], arguments: JsonObject) -> CommandT:
 
 
 def text_of(arguments: JsonObject, name: str) -> str:
-    """A required text argument."""
+    """A required id."""
     value = arguments.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{name}: a text is required.", detail={"fields": [name]})
+    if len(value) > 200 or not (value.isascii() and value.isprintable()):
+        raise InvalidInput(f"{name}: this is no id.", detail={"fields": [name]})
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from charter.model.base import Json, JsonObject
+from charter.model.base import LINE, Json, JsonObject
 from charter.model.reply import ProposalView, ToolOutcome, ToolView, WorkflowContext, WorkflowStepResult
 from charter.server.mcp.schemas import INVOCATION_ID, WORKFLOW_ID, of_model, or_error
 
@@ -132,16 +132,19 @@ def _start(templates: Sequence[tuple[str, str]], default_template: str) -> OwnTo
             "purpose": {
                 "type": "string",
                 "maxLength": 500,
+                "pattern": LINE,
                 "description": "What this work is for, in a sentence. Policies and approvers see it.",
             },
             "case_id": {
                 "type": "string",
                 "maxLength": 500,
+                "pattern": LINE,
                 "description": "The case, ticket or customer that the work belongs to, if there is one.",
             },
             "idempotency_key": {
                 "type": "string",
                 "maxLength": 500,
+                "pattern": LINE,
                 "description": "Any text of yours that names this start. The same key gives the same workflow.",
             },
             "dry_run": {

@@ -15,7 +15,7 @@ from mcp import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 
 from charter.errors import CharterError, InvalidInput, NotFound
-from charter.model.base import Json, JsonObject
+from charter.model.base import Json, JsonObject, in_words
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ def unknown_fields(given: Iterable[str], known: Iterable[str]) -> None:
 
 def invalid(errors: Iterable[Any]) -> InvalidInput:
     """Pydantic's findings as one error that names the fields and repeats no value."""
-    found = [(".".join(str(part) for part in item["loc"]) or "arguments", str(item["msg"])) for item in errors]
+    found = [
+        (".".join(str(part) for part in item["loc"]) or "arguments", in_words(str(item["msg"]))) for item in errors
+    ]
     return InvalidInput(
         "; ".join(f"{where[:80]}: {why}" for where, why in found[:5]) + ".",
         detail={"fields": [where[:80] for where, _ in found[:10]]},

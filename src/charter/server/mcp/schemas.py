@@ -8,16 +8,17 @@ from pydantic import BaseModel
 
 from charter.model.base import Json, JsonObject
 
+_ID: Final[JsonObject] = {"type": "string", "maxLength": 200, "pattern": "^[!-~]*$"}
 WORKFLOW_ID: Final[JsonObject] = {
-    "type": "string",
+    **_ID,
     "description": "The workflow that this belongs to, from start_workflow.",
 }
 INVOCATION_ID: Final[JsonObject] = {
-    "type": "string",
+    **_ID,
     "description": "Your grant for the open step, from start_workflow or get_workflow.",
 }
 PROPOSAL_ID: Final[JsonObject] = {
-    "type": "string",
+    **_ID,
     "description": "The approved proposal that this call runs. It must be for exactly these arguments.",
 }
 _BEFORE: Final = {"workflow_id": WORKFLOW_ID, "agent_invocation_id": INVOCATION_ID}
