@@ -84,7 +84,7 @@ def test_a_recorded_decision_explained_by_other_policies_says_so(recorded: Recor
     assert "which are those that it was decided by" in project.ok("policy", "explain", event).out
     assert project.ok("policy", "explain", event, "--json").json["same_policies"] is True
     policy = project.folder / "policies" / "authorise.cedar"
-    closed = '@id("closed") @reason("Closed.") forbid (principal, action, resource);'
+    closed = '@id("closed") @reason("Closed.") forbid (principal is Charter::Agent, action, resource);'
     policy.write_text(policy.read_text("utf-8") + closed, "utf-8")
     shown = project.ok("policy", "explain", event)
     assert "ANOTHER set" in shown.out

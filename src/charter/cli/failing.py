@@ -37,7 +37,6 @@ from charter.errors import (
 )
 from charter.model.base import in_words
 
-_SHOWN = 120
 _LONG = re.compile(r"\S{200,}")
 OK, REFUSED, USAGE, INTEGRITY, NO_CREDENTIAL, UNAVAILABLE, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 130
 _CODES: tuple[tuple[type[CharterError], int], ...] = (
@@ -130,5 +129,5 @@ def _tell_usage(error: BaseException, message: str) -> None:
 def tell(what: str, next_step: str) -> None:
     """The two lines."""
     sys.stdout.flush()
-    what = _LONG.sub(lambda word: word[0][:_SHOWN] + "…", safe(what))  # what came in is not sent back whole
+    what = _LONG.sub(lambda word: word[0][:120] + "…", safe(what))  # what came in is not sent back whole
     print(f"{what}\nNext: {safe(next_step)}", file=sys.stderr)

@@ -156,9 +156,9 @@ def explain(
         then = {"recorded_policy_set_hash": decided_by, "same_policies": decided_by == present.hash} if event else {}
         print_json({"facts": request, **answer.model_dump(mode="json"), "policy_set_hash": present.hash, **then})
     else:
+        say(answer.text())
         if event is not None:
             say(_which_set(decided_by, present.hash))
-        say(answer.text())
 
 
 def _which_set(recorded: str, present: str) -> str:

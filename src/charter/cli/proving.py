@@ -66,14 +66,14 @@ def prove(
 
 
 async def _proof(charter: Charter, tenant: str, event: str) -> dict[str, Any]:
-    from charter.audit.checkpoint import VerifierKey, verify_checkpoint
+    from charter.audit.checkpoint import verify_checkpoint
     from charter.audit.merkle import leaf_hash, verify_inclusion
 
     stored = await find_stored(charter, tenant, event)
     size, text = await covering(charter, tenant, stored.seq + 1)
     path = await inclusion(charter, tenant, stored.seq, size)
-    vkey = charter.keys.vkey(tenant)
-    signed = verify_checkpoint(text, [VerifierKey.parse(vkey)]).checkpoint
+    found = verify_checkpoint(text, charter.keys.verifiers(tenant))
+    signed, vkey = found.checkpoint, str(found.signed_by[0])
     if not verify_inclusion(leaf_hash(stored.leaf), stored.seq, size, path, signed.root):
         raise IntegrityError(f"Event {stored.seq} ({stored.id}) is not the one that the checkpoint covers.")
     return {
@@ -147,7 +147,7 @@ async def _lines(charter: Charter, tenant: str, workflow: str | None) -> AsyncIt
     if head.size == 0:
         raise InvalidInput("The log is empty.", code="empty_log")
     size, _ = await covering(charter, tenant, head.size)
-    yield Header(tenant, workflow, (charter.keys.vkey(tenant),)).line()
+    yield Header(tenant, workflow, tuple(map(str, charter.keys.verifiers(tenant)))).line()
     for at, text in await charter.store.checkpoints(tenant):
         # Of one workflow only the checkpoint that its proofs lead to is needed.
         if at == size or (workflow is None and at < size):

@@ -21,10 +21,12 @@ from charter.cli.session import run
 from charter.errors import CharterError, IntegrityError, InvalidInput
 
 if TYPE_CHECKING:
+    from charter.audit.checkpoint import VerifierKey
     from charter.audit.envelope import Envelope
     from charter.audit.verify import SizedNote
     from charter.gate.rechecking import Recheck
     from charter.server.app import Charter
+    from charter.server.keys import Keys as KeyRing
     from charter.store.port import StoredEvent
 
 PAGE = 1024
@@ -97,10 +99,10 @@ async def verify_log(charter: Charter, trusted: list[str], extra: Sequence[Path]
     from charter.gate.rechecking import Recheck
 
     tenant, store = charter.settings.tenant, charter.store
-    vkeys = [VerifierKey.parse(text) for text in trusted or [charter.keys.vkey(tenant)]]
+    vkeys = [VerifierKey.parse(text) for text in trusted] or charter.keys.verifiers(tenant)
     notes = [SizedNote(text, size) for size, text in await store.checkpoints(tenant)]
     notes += _kept_elsewhere(charter, extra)
-    trouble: list[Finding] = []
+    trouble: list[Finding] = [] if trusted else too_late(charter.keys, tenant, notes)
     try:
         head = await store.head(tenant)
     except CharterError as error:
@@ -149,6 +151,28 @@ async def _stored_hashes(charter: Charter, start: int, end: int) -> list[bytes] 
         return await charter.store.leaf_hashes(charter.settings.tenant, start, end)
     except CharterError:
         return None  # a gap: the verifier names it from the rows themselves
+
+
+def too_late(keys: KeyRing, tenant: str, notes: Sequence[SizedNote]) -> list[Finding]:
+    """Checkpoints that only a retired key signed, and which are longer than the log was when it was retired."""
+
+    return [
+        Finding("checkpoint_invalid", f"The checkpoint of size {size} was signed by a key after it was retired.")
+        for note in notes
+        for retired in keys.retired
+        if (size := _signed_size(note.note, retired.key(tenant))) is not None
+        and retired.signed_too_late(tenant, size)
+        and _signed_size(note.note, keys.signer(tenant).key) is None
+    ]
+
+
+def _signed_size(note: bytes, key: VerifierKey) -> int | None:
+    from charter.audit.checkpoint import verify_checkpoint
+
+    try:
+        return verify_checkpoint(note, [key]).checkpoint.size
+    except CharterError:
+        return None
 
 
 def _kept_elsewhere(charter: Charter, extra: Sequence[Path]) -> list[SizedNote]:

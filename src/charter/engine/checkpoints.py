@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
 
-from charter.audit.checkpoint import Checkpoint, Signer, origin_of, sign_checkpoint, verify_checkpoint
+from charter.audit.checkpoint import Checkpoint, Signer, VerifierKey, origin_of, sign_checkpoint, verify_checkpoint
 from charter.audit.merkle import consistency_plan, verify_consistency
 from charter.errors import CharterError, IntegrityError
 from charter.store.port import Store, TreeHead
@@ -43,6 +43,7 @@ class Checkpointer:
         every_seconds: float = 60.0,
         publish: Publish | None = None,
         kept: Kept | None = None,
+        trusted_of: Callable[[str], Sequence[VerifierKey]] | None = None,
     ) -> None:
         self._store = store
         self._signer_of = signer_of
@@ -50,10 +51,11 @@ class Checkpointer:
         self._every_seconds = every_seconds
         self._publish = publish
         self._kept = kept
+        self._trusted_of = trusted_of or (lambda tenant: [signer_of(tenant).key])
         self._sizes: dict[str, int] = {}
 
-    async def checkpoint(self, tenant: str) -> bytes | None:
-        """Sign the head now; None when nothing was added since the last one.
+    async def checkpoint(self, tenant: str, also: Signer | None = None) -> bytes | None:
+        """Sign the head now; None when nothing was added since the last one. ``also`` signs it too, in a rotation.
 
         Raises ``IntegrityError`` (``log_rewritten``) when the log does not extend the last checkpoint that was signed.
         """
@@ -61,9 +63,8 @@ class Checkpointer:
         await self._check_extends(tenant, head)
         if head.size == 0 or head.size == await self._last(tenant):
             return None
-        note = sign_checkpoint(
-            Checkpoint(origin=origin_of(tenant), size=head.size, root=head.root), self._signer_of(tenant)
-        )
+        signers = [self._signer_of(tenant), *([also] if also is not None else [])]
+        note = sign_checkpoint(Checkpoint(origin=origin_of(tenant), size=head.size, root=head.root), *signers)
         await self._store.put_checkpoint(tenant, head.size, note)
         self._sizes[tenant] = head.size
         if self._kept is not None:
@@ -76,7 +77,7 @@ class Checkpointer:
         note = self._kept.newest(tenant) if self._kept is not None else None
         if note is None:
             return
-        last = verify_checkpoint(note, [self._signer_of(tenant).key], origin_of(tenant)).checkpoint
+        last = verify_checkpoint(note, self._trusted_of(tenant), origin_of(tenant)).checkpoint
         if last.size <= head.size:
             plan = consistency_plan(last.size, head.size)
             proof = plan.build(await self._store.tree_nodes(tenant, plan.wanted))

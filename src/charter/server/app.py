@@ -26,6 +26,7 @@ from charter.manifests.templates import Catalogue, bundled_templates, load_templ
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.kept_notes import KeptNotes
+from charter.server.key_rotation import PresentKey
 from charter.server.keys import Keys, load_keys
 from charter.server.late_policies import LatePolicies
 from charter.server.pending import PendingApprovals
@@ -242,13 +243,15 @@ def _wire(
         ),
     )
     gate = Gate(parts)
+    present = PresentKey(keys)
     checkpointer = Checkpointer(
         store,
-        keys.signer,
+        present.signer,
         every_events=settings.audit.checkpoint_events,
         every_seconds=settings.audit.checkpoint_seconds,
         publish=publisher(settings.audit.publish_file),
         kept=kept_notes(settings),
+        trusted_of=present.trusted,
     )
     return Charter(
         settings=settings,

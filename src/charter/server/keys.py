@@ -5,6 +5,7 @@
 ``checkpoint.key``      Ed25519, as a C2SP signed-note signer key: signs the ledger's checkpoints
 ``checkpoint.vkey``     its public half as a C2SP verifier key: give it to whoever verifies offline
 ``sealing.json``        AES-256 ring: encrypts sensitive values beside the log; ``current`` seals, all unseal
+``retired.json``        public keys that signed checkpoints before, each with the size up to which it may have: never secret
 ``request-state.json``  ring of 32-byte secrets that seal MCP request states; the same for all workers
 ======================  ================================================================================
 
@@ -27,11 +28,11 @@ from typing import Any, TypeVar
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from charter.audit.checkpoint import ED25519, Signer, origin_of
+from charter.audit.checkpoint import ED25519, Signer, VerifierKey, origin_of
 from charter.errors import CharterError, Misconfigured
 
 TOKENS, CHECKPOINT, VKEY = "tokens.json", "checkpoint.key", "checkpoint.vkey"
-SEALING, REQUEST_STATE = "sealing.json", "request-state.json"
+SEALING, REQUEST_STATE, RETIRED = "sealing.json", "request-state.json", "retired.json"
 T = TypeVar("T")
 
 
@@ -49,6 +50,23 @@ class TokenKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RetiredKey:
+    """A public key that signed checkpoints once. ``sizes``: by tenant, the largest that it may have signed; empty while the
+    rotation is under way."""
+
+    public: bytes
+    sizes: Mapping[str, int]
+
+    def key(self, tenant: str) -> VerifierKey:
+        """Of this tenant's log."""
+        return VerifierKey(origin_of(tenant), self.public)
+
+    def signed_too_late(self, tenant: str, size: int) -> bool:
+        """Whoever still has the private half could sign; nothing longer than what there was then is believed."""
+        return bool(self.sizes) and size > self.sizes.get(tenant, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """All keys, loaded. Nothing secret shows in ``repr``."""
 
@@ -58,6 +76,11 @@ class Keys:
     checkpoint: Ed25519PrivateKey = field(repr=False)
     sealing: Mapping[str, bytes] = field(repr=False)
     request_state: tuple[bytes, ...] = field(repr=False)
+    retired: tuple[RetiredKey, ...] = ()
+
+    def verifiers(self, tenant: str) -> list[VerifierKey]:
+        """Everything that may have signed this tenant's log: the present key first, then those that were retired."""
+        return [self.signer(tenant).key, *(item.key(tenant) for item in self.retired)]
 
     def signer(self, tenant: str) -> Signer:
         """Signs the checkpoints of this tenant's log: one key for all tenants, each log under its own name."""
@@ -110,6 +133,7 @@ def load_keys(folder: Path) -> Keys:
         sealing_current=current,
         sealing=sealing,
         request_state=request_state,
+        retired=_parse(folder / RETIRED, _retired_of) if (folder / RETIRED).exists() else (),
     )
 
 
@@ -121,8 +145,11 @@ def _new_tokens() -> bytes:
 
 
 def _new_checkpoint(tenant: str) -> bytes:
+    return signer_key(tenant, Ed25519PrivateKey.generate())
+
+
+def signer_key(tenant: str, private: Ed25519PrivateKey) -> bytes:
     """The signer key form of golang.org/x/mod/sumdb/note: the vkey's name and id, type byte and secret."""
-    private = Ed25519PrivateKey.generate()
     key = Signer(origin_of(tenant), private).key
     material = base64.b64encode(bytes([ED25519]) + private.private_bytes_raw()).decode()
     return f"PRIVATE+KEY+{key.name}+{key.key_id.hex()}+{material}\n".encode()
@@ -190,6 +217,19 @@ def _request_state_of(data: bytes) -> tuple[bytes, ...]:
     if not keys or any(len(key) < 32 for key in keys):
         raise ValueError("too short")
     return keys
+
+
+def _retired_of(data: bytes) -> tuple[RetiredKey, ...]:
+    found = tuple(
+        RetiredKey(
+            base64.b64decode(item["public"], validate=True),
+            {str(name): int(size) for name, size in item["sizes"].items()},
+        )
+        for item in orjson.loads(data)["keys"]
+    )
+    for item in found:
+        item.key("default")  # refuses what is no key
+    return found
 
 
 def _parse(path: Path, parser: Callable[[bytes], T]) -> T:
