@@ -11,6 +11,7 @@ from charter.cli import (
     approvals,
     audit,
     credentials,
+    doctor,
     effects,
     grants,
     keys,
@@ -70,6 +71,7 @@ def everywhere(
 app.command("init")(starting.init)
 app.command("serve")(serving.serve)
 app.command("mcp-config")(serving.mcp_config)
+app.command("doctor")(doctor.doctor)
 app.command("schema")(schemas.schema)
 for _name, _group in (
     ("upstream", upstreams.commands),

@@ -10,10 +10,13 @@ import anyio
 import typer
 
 from charter.cli.output import Json, note, print_json, say
-from charter.cli.session import login_name
+from charter.cli.session import Who, login_name, run_as
+from charter.errors import CharterError
+from charter.model.principal import Principal
 
 if TYPE_CHECKING:
     from charter.manifests.tool_files import UpstreamManifest
+    from charter.server.app import Charter
     from charter.server.starter import Written
 
 CASEBOOK = "casebook"
@@ -44,8 +47,11 @@ def init(
     """Write a commented charter.toml, keys, policies and the bundled casebook. Nothing that is there is changed."""
     from charter.server.starter import write_starter
 
-    extra = {} if bare else _casebook_files(folder)
+    manifest = None if bare else _new_casebook(folder)
+    extra = {} if manifest is None else _casebook_files(manifest)
     done = write_starter(folder, person=person or login_name(), tenant=tenant, extra=extra)
+    if manifest is not None:
+        _put_on_record(folder, manifest)
     if as_json:
         print_json({"folder": str(folder.resolve()), "files": [_line(item) for item in done]})
         return
@@ -70,16 +76,41 @@ def _tell(folder: Path, done: list[Written]) -> None:
     say(f"  charter{config} upstream add NAME -- COMMAND   govern the tools of another MCP server")
 
 
-def _casebook_files(folder: Path) -> dict[str, str]:
-    """The casebook's manifests and a first note; nothing where its manifests are there already."""
-    from charter.manifests.tool_files import SUFFIX, render
+def _new_casebook(folder: Path) -> UpstreamManifest | None:
+    """The casebook's manifests; None where they are there already."""
+    if (folder / _file_name()).exists():
+        return None
+    return anyio.run(casebook_manifest, folder.absolute() / CASEBOOK)
+
+
+def _file_name() -> str:
+    from charter.manifests.tool_files import SUFFIX
     from charter.server.starter import TOOLS
 
-    name = f"{TOOLS}/{CASEBOOK}{SUFFIX}"
-    if (folder / name).exists():
-        return {}
-    manifest = anyio.run(casebook_manifest, folder.absolute() / CASEBOOK)
-    return {name: render(manifest), f"{CASEBOOK}/welcome.md": WELCOME}
+    return f"{TOOLS}/{CASEBOOK}{SUFFIX}"
+
+
+def _casebook_files(manifest: UpstreamManifest) -> dict[str, str]:
+    """Its manifests and a first note."""
+    from charter.manifests.tool_files import render
+
+    return {_file_name(): render(manifest), f"{CASEBOOK}/welcome.md": WELCOME}
+
+
+def _put_on_record(folder: Path, manifest: UpstreamManifest) -> None:
+    """Who accepted the casebook's definitions, as for every other upstream. Where the gate says no, pinning is left to do."""
+    from charter.model.commands import PinTool
+    from charter.server.settings import load_settings
+
+    async def record(charter: Charter, caller: Principal) -> None:
+        for tool in manifest.tools:
+            pin = PinTool(tool=tool.name, old_hash=None, new_hash=tool.definition_hash)
+            await charter.gate.handle(caller, pin)
+
+    try:
+        run_as(Who(login_name()), record, using=load_settings(folder.absolute() / "charter.toml"))
+    except CharterError as error:
+        note(f"The casebook's definitions are not on record: {error.message} Run `charter tools pin` for them later.")
 
 
 async def casebook_manifest(notes: Path) -> UpstreamManifest:

@@ -11,7 +11,18 @@ from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model import signal_events as sev
-from charter.workflows import approvals, asking_others, callbacks, calls, effects, machine, reviews, signals, steps
+from charter.workflows import (
+    approvals,
+    asking_others,
+    callbacks,
+    calls,
+    effects,
+    machine,
+    quotas,
+    reviews,
+    signals,
+    steps,
+)
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.state import ProposalState, State
 
@@ -102,6 +113,8 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
 
 
 def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
+    if isinstance(command, cmd.ProposeAction | cmd.InvokeTool) and quotas.refused(draft, command, call):
+        return
     if isinstance(command, cmd.ProposeAction):
         calls.propose(draft, command, call)
     elif isinstance(command, cmd.RequestApproval):
