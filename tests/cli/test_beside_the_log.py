@@ -123,6 +123,7 @@ def test_every_table_is_a_list_that_is_compared_or_says_why_not() -> None:
         "nodes": "compared",
         "checkpoints": "signed",
         "claims": "compared",
+        "places": "how far each reader of the outbox has got: theirs to say, and what is told again does no harm",
         "sealed": "each opens in its own place alone",
         "snapshots": "sealed; one that does not open is not used",
         "schema_version": "the schema itself is compared",

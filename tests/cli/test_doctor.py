@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.support import Project, free_port
+from tests.cli.support import Project
+from tests.ports import free_port
 
 
 def checks(project: Project, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
