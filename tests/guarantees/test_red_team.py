@@ -55,7 +55,7 @@ async def test_children_are_given_the_credentials_that_are_theirs_and_no_others(
     command = ("-m", "charter.bundled.casebook", "--folder", str(tmp_path))
     connection = StdioConnection(command=sys.executable, args=command, env={"KEY": Reference(env="MINE")})
     offered = await discover("casebook", connection, Sources(environment=dict(os.environ)))
-    manifest, _ = propose("casebook", connection, offered)
+    manifest, _ = propose("casebook", connection, offered.tools)
     registry = Registry(lambda: (manifest,), Sources(environment=dict(os.environ)))
     async with registry.running():
         assert await registry.wait_ready(60) == ()
