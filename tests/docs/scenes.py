@@ -84,14 +84,14 @@ async def a_payment_is_cut_off(charter: Charter, ids: dict[str, str]) -> None:
     ids["eff"] = ended.effect_id
 
 
-async def a_run_of_dunning_is_over(charter: Charter, ids: dict[str, str]) -> None:
+async def an_invoice_is_due(charter: Charter, ids: dict[str, str]) -> None:
     """A run that says something and ends."""
-    started = cmd.StartWorkflow(template="dunning", purpose="Remind", input={"no": 7})
+    started = cmd.StartWorkflow(template="invoice", purpose="Remind", input={"no": 7, "cents": 1250})
     await charter.gate.handle(SCRIBE, started)
 
 
 SCENES: tuple[Scene, ...] = (
-    a_run_of_dunning_is_over,
+    an_invoice_is_due,
     an_agent_asks_to_write_a_note,
     the_agent_goes_on,
     a_payment_is_cut_off,

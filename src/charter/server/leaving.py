@@ -14,7 +14,7 @@ from charter.errors import InvalidInput
 from charter.gate import Gate
 from charter.gate.outgoing import Outlet
 from charter.server.settings_model import Settings, WebhookSection
-from charter.tools.egress import Egress, GuardedClient
+from charter.tools.egress import Egress, GuardedClient, authorities
 
 EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -24,11 +24,17 @@ def build_outbox(gate: Gate, outlet: Outlet, settings: Settings, secrets: Mappin
     by_tenant: dict[str, list[Subscriber]] = {}
     for name, section in settings.webhooks.items():
         tenant = section.tenant or settings.tenant
-        by_tenant.setdefault(tenant, []).append(_webhook(name, section, secrets, gate.parts.clock))
+        networks = tuple(ipaddress.ip_network(text) for text in settings.egress_of(tenant).private)
+        # The operator named the receiver; nobody else can choose where it goes, and redirects are not followed.
+        rules = Egress(hosts=(_pattern(section.url),), private=EVERYWHERE if section.private else networks)
+        client = GuardedClient(rules, tls=authorities(settings.egress.ca_file))
+        by_tenant.setdefault(tenant, []).append(_webhook(name, section, secrets, gate.parts.clock, client))
     return Outbox(gate, outlet, everywhere=(Inside(gate),), by_tenant=by_tenant)
 
 
-def _webhook(name: str, section: WebhookSection, secrets: Mapping[str, str], clock: Callable[[], int]) -> Webhook:
+def _webhook(
+    name: str, section: WebhookSection, secrets: Mapping[str, str], clock: Callable[[], int], client: GuardedClient
+) -> Webhook:
     def keys() -> Sequence[str]:
         missing = [each for each in section.secret if each not in secrets]
         if missing:
@@ -39,14 +45,12 @@ def _webhook(name: str, section: WebhookSection, secrets: Mapping[str, str], clo
             )
         return [secrets[each] for each in section.secret]
 
-    # The operator named the receiver; nobody else can choose where it goes, and redirects are not followed.
-    rules = Egress(hosts=(_pattern(section.url),), private=EVERYWHERE if section.private else ())
     return Webhook(
         name=f"webhook:{name}",
         url=section.url,
         types=section.types,
         secrets=keys,
-        client=GuardedClient(rules),
+        client=client,
         clock=clock,
         spread=random.random,
         attempts=section.attempts,
