@@ -161,7 +161,11 @@ async def _serve_stdio(config: Settings) -> None:
     from charter.server.http import serve_stdio
 
     stops: asyncio.Queue[None] = asyncio.Queue()
-    client_left = partial(asyncio.get_running_loop().call_soon_threadsafe, stops.put_nowait, None)
+    loop = asyncio.get_running_loop()
+
+    def client_left() -> None:
+        loop.call_soon_threadsafe(stops.put_nowait, None)
+
     async with running(config) as charter:
         door, acting = _door(charter, stdio=True), f" for {config.stdio.acts_for}" if config.stdio.acts_for else ""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, endable_stdin(client_left) as end:

@@ -118,7 +118,7 @@ class ExternalStep(HttpCall, CallStep):
     """
 
     type: Literal["external"]
-    retry: HttpRetry | None = Field(
+    retry: HttpRetry | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - steps are frozen
         default=None,
         description="What was not taken up (no connection, 408, 425, 429, 503) is sent again; an idempotent request also after "
         "500, 502, 504 and a lost answer; all under one Idempotency-Key.",
@@ -258,7 +258,7 @@ class NotificationStep(Message, CallStep):
     wait: bool = Field(default=False, description="Whether the steps that need it wait until it is delivered.")
     timeout_seconds: int = Field(default=30, ge=1, le=600, description="For one attempt.")
     risk: Risk = Field(default="low", description="What the policy is told.")
-    retry: HttpRetry | None = Field(
+    retry: HttpRetry | None = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - steps are frozen
         default=HttpRetry(attempts=5, backoff_seconds=5, max_backoff_seconds=300),
         description="How often it is sent; default: 5 times within about a minute.",
     )

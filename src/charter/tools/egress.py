@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urljoin
 
 import anyio
@@ -125,7 +125,7 @@ class _Dialer(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, rules: Egress, resolve: Resolve) -> None:
         self._rules, self._resolve = rules, resolve
-        self._inner = httpcore2.AnyIOBackend()
+        self._inner = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
 
     async def connect_tcp(
         self,

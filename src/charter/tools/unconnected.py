@@ -27,7 +27,7 @@ class UnconnectedTools:
         """The manifest of this tool."""
         return self._tools.get(name)
 
-    def quarantine(self, _name: str) -> Quarantine | None:
+    def quarantine(self, name: str) -> Quarantine | None:
         """None: what the upstream offers is known to the server only."""
         return None
 
@@ -48,6 +48,6 @@ class UnconnectedRunner:
             error_message=f"{effect.tool.name}: this process is connected to no upstream.",
         )
 
-    async def preview(self, manifest: ToolManifest, _arguments: JsonObject) -> str | None:
+    async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None:
         """No preview, where there could be one."""
         return None if manifest.dry_run is None else "(No preview: the preview tool is not available.)"
