@@ -1,6 +1,6 @@
 """``python -m bench [NAMES…] [--quick] [--json FILE] [--docs]``: measure, print the tables, say which promises hold.
 
-Names: calls, decisions, appends, verification, growth, memory; none means all.
+Names: calls, decisions, appends, verification, growth, memory, workflows; none means all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from bench import appends, calls, decisions, filling, growth, memory, processes, report, verification
+from bench import appends, calls, decisions, filling, growth, memory, processes, report, verification, workflows
 
 QUICK_SIZES = (1_000, 10_000)
 
@@ -54,8 +54,12 @@ class Bench:
     async def memory(self) -> Any:
         return await memory.run({"full": 50_000, "quick": 2_000, "quickest": 200}[self.pace], say)
 
+    async def workflows(self) -> Any:
+        efforts = {"full": workflows.FULL, "quick": workflows.QUICK, "quickest": workflows.QUICKEST}
+        return await workflows.run(efforts[self.pace], say)
 
-NAMES = ("calls", "decisions", "appends", "verification", "growth", "memory")
+
+NAMES = ("calls", "decisions", "appends", "verification", "growth", "memory", "workflows")
 
 
 def say(line: str) -> None:

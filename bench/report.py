@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.plot import Axis, Series, chart
 from bench.targets import promises
+from bench.workflows import ABOUT
 
 Row = Sequence[str]
 _INTRO = """\
@@ -60,6 +61,7 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [_INTRO, _promise_part(results)]
     parts += [_calls_part(results["calls"])] if "calls" in results else []
     parts += [_rooms_part(results)]
+    parts += [_workflows_part(results["workflows"])] if "workflows" in results else []
     parts += [_growth_part(results["growth"])] if "growth" in results else []
     parts += [_memory_part(results["memory"])] if "memory" in results else []
     ran = "; ".join(f"{name} {value}" for name, value in results["machine"].items())
@@ -165,8 +167,28 @@ def _rooms_part(results: dict[str, Any]) -> str:
         for name, label in names.items():
             rows.append((label, f"{item['per_second'][name]:,.0f}", f"{bare:,.0f}", f"{item['ratio'][name]:.2f}"))
     head = ("what", "Charter", "yardstick", "Charter / yardstick")
-    note = "Yardsticks: the Cedar passes alone, parsed beforehand; a bare group-commit writer; SHA-256 over the stored bytes.\n"
+    note = "Yardsticks: the Cedar pass alone, parsed beforehand; a bare group-commit writer; SHA-256 over the stored bytes.\n"
     return f"## Rooms\n\n{_table(head, rows)}\n{note}" if rows else ""
+
+
+def _workflows_part(measured: dict[str, Any]) -> str:
+    parts = ["## A workflow of three actions\n"]
+    for at_once, level in measured["levels"].items():
+        rows = [
+            (
+                ABOUT[name],
+                f"{item['p50_ms']:.1f}",
+                f"{item['p99_ms']:.1f}",
+                f"{item['per_second']:,.1f}",
+                f"{item.get('x_p50', float('nan')):.2f}",
+                f"{item.get('x_rate', float('nan')):.2f}",
+            )
+            for name, item in level.items()
+        ]
+        head = ("engine", "p50 ms", "p99 ms", "workflows/s", "p50 / DBOS", "workflows/s / DBOS")
+        parts.append(f"{at_once} at once:\n\n{_table(head, rows)}")
+    parts.append(f"The actions do nothing; every step is on disk before the next. {_disk(measured['disk'])}\n")
+    return "\n".join(parts)
 
 
 def _growth_part(growth: dict[str, Any]) -> str:

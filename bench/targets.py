@@ -14,6 +14,8 @@ APPENDS_OF_BARE = 1 / 3
 VERIFY_OF_HASHING = 1 / 5
 GROWTH = 1.25
 MEMORY_MB = 16.0
+WORKFLOW_OVER_DBOS = 0.5
+WORKFLOWS_OF_DBOS = 3.0
 RIVALS = ("airlock", "fastmcp-reused", "fastmcp-default")
 
 
@@ -53,6 +55,19 @@ def promises(results: dict[str, Any]) -> Iterator[Promise]:
         memory = results["memory"]
         text = f"memory gained from call {memory['since_calls']:,} to {memory['points'][-1]['calls']:,}"
         yield Promise(text, memory["growth_mb"], MEMORY_MB, True, " MiB")
+    if "workflows" in results:
+        yield from _workflows(results["workflows"])
+
+
+def _workflows(measured: dict[str, Any]) -> Iterator[Promise]:
+    alone, many = (measured["levels"][at_once]["charter"] for at_once in ("1", "50"))
+    if "x_p50" in alone:
+        text = "a workflow of three actions alone, p50 over DBOS's on SQLite"
+        yield Promise(text, alone["x_p50"], WORKFLOW_OVER_DBOS, True)
+        yield Promise("workflows/s at 50 at once, over DBOS's", many["x_rate"], WORKFLOWS_OF_DBOS, False)
+    if "temporal-tuned" in measured["levels"]["50"]:
+        ratio = many["per_second"] / measured["levels"]["50"]["temporal-tuned"]["per_second"]
+        yield Promise("workflows/s at 50 at once, over the tuned Temporal dev server's", ratio, 1.0, False)
 
 
 def _median_ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], name: str) -> float:

@@ -17,7 +17,7 @@ from bench import report
 @pytest.mark.slow
 def test_the_whole_benchmark_runs_in_its_quickest_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
-    names = ["calls", "verification", "growth", "memory"]  # decisions and appends have one pace only
+    names = ["calls", "verification", "growth", "memory", "workflows"]  # decisions and appends have one pace only
     assert main([*names, "--quickest", "--json", str(figures)]) == 0
 
     results = orjson.loads(figures.read_bytes())
@@ -27,6 +27,7 @@ def test_the_whole_benchmark_runs_in_its_quickest_form(tmp_path: Path, capsys: p
     assert level["charter-invoke"]["upstream_requests"] == 1
     assert results["growth"]["points"][-1]["events"] >= 2_000
     assert results["memory"]["points"][-1]["calls"] >= 200
+    assert results["workflows"]["levels"]["1"]["charter"]["per_second"] > 0
     assert "a governed call alone" in capsys.readouterr().out
 
     report.write_docs(results, tmp_path / "docs")
