@@ -217,7 +217,7 @@ def _pending_of(ids: dict[str, str]) -> tuple[Any, Any]:
 async def test_the_prompts_are_listed_with_their_arguments(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT, era) as client:
         prompts = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
-    names = ["pending_approvals", "review_approval", "approve", "reject", "edit", "request_more_info"]
+    names = ["pending_approvals", "review_approval", "approve", "reject", "edit", "delegate", "request_more_info"]
     assert list(prompts) == names
     assert [a.name for a in prompts["edit"].arguments or ()] == ["approval_id", "arguments", "comment"]
 

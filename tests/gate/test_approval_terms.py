@@ -255,3 +255,46 @@ async def test_an_agents_yes_lets_a_call_run_where_both_policy_sets_take_it(
     assert (await work.run(large)).status == "pending_approval"
     assert [call["cents"] for call in upstream.calls()] == [10]
     await desk.check_record()
+
+
+# -- terms that a policy sets for tool calls
+
+TERMED = """
+@id("named") @obligation("require_approval") @people("bob,cat") @within("PT10H") @remind("PT1H") @edit("false")
+@escalate("PT4H") @escalate_role("chief")
+permit (principal, action in Charter::Action::"tool.invoke", resource) when { resource.risk == "high" }
+unless { context.approved.contains("=bob+cat:1") || context.approved.contains("chief:1") };
+"""
+
+
+async def test_a_policy_names_people_reminds_them_and_asks_others(
+    opened: Open, tmp_path: Path, tools: tuple[Governed, Runner], upstream: Counting
+) -> None:
+    folder = tmp_path / "termed"
+    folder.mkdir()
+    (folder / "authorise.cedar").write_text("\n".join(shipped_sources().authorise.values()))
+    (folder / "obligations.cedar").write_text(TERMED)
+    desk = await opened(policies=PolicySets(folder, None, tools[0].all()))
+    work = await desk.session()
+    charge = {"account": "acme", "cents": 5}
+    proposal_id, approval_id = await work.asked("counter__charge", **charge)
+    with pytest.raises(Refused) as refused:
+        await desk.decide(approval_id, "edit", edited_arguments=charge)
+    assert refused.value.error_code == "edit_not_allowed"
+    await desk.decide(approval_id, by=BOB.model_copy(update={"id": "dan"}))  # an approver, and not one of the two
+    assert (await work.run(proposal_id)).status == "pending_approval"
+    boss = Principal(id="boss", kind="human", roles=("chief", "approver"))
+    with pytest.raises(Refused) as early:
+        await desk.decide(approval_id, by=boss)
+    assert early.value.error_code == "not_your_turn"
+    for _ in range(4):
+        desk.clock.wait(HOUR + 1)
+        await desk.engine.settle()
+    types = await desk.types(work.workflow_id)
+    assert (types.count("APPROVAL_REMINDED"), types.count("APPROVAL_ESCALATED")) == (3, 1)
+    assert (await desk.decide(approval_id, by=boss)).status == "approved"
+    assert (await work.run(proposal_id)).status == "succeeded"
+    other, other_approval = await work.asked("counter__charge", account="acme", cents=6)
+    assert (await desk.decide(other_approval, by=CAT)).status == "approved"
+    assert (await work.run(other)).status == "succeeded"
+    await desk.check_record()
