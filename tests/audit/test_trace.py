@@ -16,11 +16,11 @@ from charter.audit.envelope import Envelope, leaf_bytes, parse_leaf
 from charter.audit.findings import Finding
 from charter.audit.trace import TRACE_RULES, validate_trace
 from charter.model.approval import GrantBounds
-from charter.model.commands import GiveGrant
+from charter.model.commands import ConfirmChild, EndChild, GiveGrant
 from charter.model.events import PAYLOADS
 from charter.model.principal import Principal
 from tests.audit.logs import Event
-from tests.workflows.build import AGENT, ANN, BOB, CAT, Run, asked, effect_of, stored, template
+from tests.workflows.build import AGENT, ANN, BOB, CAT, ENGINE, Run, asked, effect_of, stored, template
 from tests.workflows.test_stateful import Governed
 
 Trace = list[Envelope]
@@ -208,7 +208,43 @@ def called_back_run() -> Run:
     return run
 
 
+def polling_run() -> Run:
+    """A tool was asked twice."""
+    poll = {"tool": "box__read", "until": "result.ok", "every_seconds": 60}
+    run = Run(template({"id": "w", "type": "wait", "poll": poll})).start()
+    run.outcome(effect_of(run.run_step("w")).effect_id, output={"ok": False})
+    run.wait(60).advance()
+    run.outcome(effect_of(run.run_step("w")).effect_id, output={"ok": True})
+    return run
+
+
+def parents_run() -> Run:
+    """A step started another run, which came to its end."""
+    run = Run(template({"id": "sub", "type": "workflow", "template": "other"})).start()
+    ids = {"workflow_id": run.state.workflow_id, "child_workflow_id": next(iter(run.state.children))}
+    run.decide(ConfirmChild(**ids, template="other@1"), run.given(ENGINE))
+    run.decide(EndChild(**ids, status="completed", output={"n": 1}), run.given(ENGINE))
+    return run
+
+
+def undone_run(*, retried: bool = False) -> Run:
+    """It failed after two steps: they were undone, or it went on because somebody said so."""
+    undo = {} if retried else {"compensate": {"tool": "box__read"}}
+    one = {"type": "action", "tool": "box__read"}
+    run = Run(template({"id": "a", **one, **undo}, {"id": "b", **one, **undo}, {"id": "c", **one})).start()
+    for step_id, status in (("a", "succeeded"), ("b", "succeeded"), ("c", "failed")):
+        run.outcome(effect_of(run.run_step(step_id)).effect_id, status)
+    if retried:
+        run.retry()
+    for step_id in ("c",) if retried else ("undo:b", "undo:a"):
+        run.outcome(effect_of(run.run_step(step_id)).effect_id)
+    return run
+
+
 GOOD = record(approved_run())
+POLL, CHILD, UNDO, RETRIED = (
+    record(each) for each in (polling_run(), parents_run(), undone_run(), undone_run(retried=True))
+)
 DOUBT = record(doubtful_run())
 ACTION = record(action_run())
 LONG = record(long_approval_run())
@@ -224,21 +260,13 @@ FUTURE = "2999-01-01T00:00:00.000Z"
 
 @pytest.mark.parametrize(
     "trace",
-    [GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, SAID, GIVEN_UP, PAUSED, CALLED, GOOD[:9], []],
+    [
+        *(GOOD, DOUBT, ACTION, BRANCH, REVIEW, WAIT, SIGNAL, SAID, GIVEN_UP, PAUSED, CALLED, GOOD[:9], []),
+        *(POLL, CHILD, UNDO, RETRIED),
+    ],
     ids=[
-        "good",
-        "doubt",
-        "action",
-        "branch",
-        "review",
-        "wait",
-        "signal",
-        "said",
-        "given up",
-        "paused",
-        "called back",
-        "half",
-        "none",
+        *("good", "doubt", "action", "branch", "review", "wait", "signal", "said", "given up", "paused", "called back"),
+        *("half", "none", "poll", "child", "undo", "retried"),
     ],
 )
 def test_a_governed_run_obeys_the_rules(trace: Trace) -> None:
@@ -437,6 +465,25 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
         lambda: with_data(
             LONG, "APPROVAL_DECISION", 2, decided_by_kind="agent", decided_by="x", acts_for=ANN.id, comment="Fine."
         ),
+    ),
+    "a poll that ends without an answer": ("poll_by_calls", lambda: without(POLL, "TOOL_RESULT", 1)),
+    "a poll that does not rest": ("poll_by_calls", lambda: with_data(POLL, "WORKFLOW_STEP", 1, until=FUTURE)),
+    "a step that ends before its child": ("child_by_its_step", lambda: without(CHILD, "CHILD_ENDED")),
+    "a child that ends twice": ("child_by_its_step", lambda: twice(CHILD, "CHILD_ENDED")),
+    "a child of another step": ("child_by_its_step", lambda: with_data(CHILD, "CHILD_STARTED", step_id="other")),
+    "an undoing that was not begun": ("undone_in_reverse", lambda: without(UNDO, "COMPENSATION_STARTED")),
+    "an end that tells less was undone": (
+        "undone_in_reverse",
+        lambda: with_data(UNDO, "WORKFLOW_FAILED", compensated=[]),
+    ),
+    "an end that was not decided": (
+        "undone_in_reverse",
+        lambda: with_data(UNDO, "COMPENSATION_STARTED", ending="WORKFLOW_CANCELLED"),
+    ),
+    "a run that goes on by itself": ("nothing_after_the_end", lambda: without(RETRIED, "WORKFLOW_RETRIED")),
+    "a step that had not failed goes on": (
+        "retried_by_somebody",
+        lambda: with_data(RETRIED, "WORKFLOW_RETRIED", steps=["a"]),
     ),
     "an unknown event": ("known_event", lambda: [*GOOD[:4], replace(GOOD[4], type="SOMETHING"), *GOOD[5:]]),
     "a payload of another shape": ("known_event", lambda: with_data(GOOD, "TOOL_INVOKE", surprise=1)),

@@ -23,10 +23,12 @@ from charter.model.template import ActionStep, Template
 from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
-from charter.workflows import expressions, facts, views
+from charter.workflows import facts, views
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Given
+from charter.workflows.outbound import call_of
 from charter.workflows.state import ProposalState, State, fold
+from charter.workflows.steps import step_named
 
 AGENT = Principal(id="agent:writer", kind="agent", acts_for="ann")
 OTHER_AGENT = Principal(id="agent:other", kind="agent")
@@ -344,13 +346,13 @@ class Run:
 
     def run_step(self, step_id: str) -> Draft:
         """The engine runs an action step: its arguments are filled in, and its open proposal goes with it."""
-        step = next(item for item in self.template.steps if item.id == step_id)
+        step = step_named(self.template, step_id)
         if step.type == "external":  # which tool it is does not matter here
             step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": step.url})
-        assert step.type == "action"
+        asked, filled = call_of(step, self.state.scope(), "")
         proposal = rules.step_proposal(self.state, step_id)
-        arguments = proposal.made.arguments if proposal else expressions.render(step.arguments, self.state.scope())
-        call = self.call(ENGINE, step.tool.rpartition("__")[2], arguments, proposal=proposal, step_id=step_id)
+        arguments = proposal.made.arguments if proposal else filled
+        call = self.call(ENGINE, asked.rpartition("__")[2], arguments, proposal=proposal, step_id=step_id)
         command = cmd.RunStep(workflow_id=self.state.workflow_id, step_id=step_id)
         return self.decide(command, self.given(ENGINE, call=call))
 
@@ -359,6 +361,10 @@ class Run:
             workflow_id=self.state.workflow_id, step_id=step_id, resolution=resolution, output=output
         )
         return self.decide(command, self.given(by, **self.run_facts(by, "step.review")))
+
+    def retry(self, by: Principal = BOB) -> Draft:
+        command = cmd.RetryWorkflow(workflow_id=self.state.workflow_id)
+        return self.decide(command, self.given(by, **self.run_facts(by, "workflow.retry")))
 
     def hold(self, pause: bool, by: Principal = BOB) -> Draft:
         held = cmd.PauseWorkflow if pause else cmd.ResumeWorkflow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from charter.errors import InvalidInput
+from charter.gate.preparing import check_same_call
 from charter.model import commands as cmd
 from charter.model.approval import Requirement
-from charter.workflows.calls import check_same_call
 from charter.workflows.draft import digest_of
 from charter.workflows.quorum import who
 from tests.workflows.build import ANN, BOB, CAT, DAY, Run, ask, asked, code_of, deny, effect_of, permit, tool, under

@@ -15,11 +15,12 @@ from tests.workflows.build import Run, asked, effect_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "workflows.md"
 FINAL = {
-    "workflow": {"completed", "failed", "cancelled", "rejected"},
-    "step": {"completed", "failed", "skipped", "rejected", "expired"},
+    "workflow": {"completed", "cancelled", "rejected"},
+    "step": {"completed", "skipped", "rejected", "expired"},
     "invocation": {"ended", "expired", "revoked"},
     "approval": {"rejected", "edited", "expired", "withdrawn", "used"},
     "effect": {"ended"},
+    "child": {"ended"},
 }
 
 

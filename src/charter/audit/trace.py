@@ -16,6 +16,8 @@ from charter.audit.envelope import Envelope
 from charter.audit.findings import Finding
 from charter.audit.trace_approvals import Invocation, Run
 from charter.audit.trace_calls import Calls
+from charter.audit.trace_children import Children
+from charter.audit.trace_undoing import Undoing
 from charter.model import events as ev
 from charter.model import signal_events as sev
 
@@ -27,6 +29,10 @@ TRACE_RULES = {
     "step_opened_first": "A step is opened once, before anything happens in it, and ends once.",
     "retry_in_time": "A step that failed is tried again after its time, and not before.",
     "wait_in_time": "A wait ends after its time, and not before.",
+    "poll_by_calls": "A wait that polls asks again after its pause, and ends by an answer or by its limit.",
+    "child_by_its_step": "A run that a step starts is announced by it first, and ends once; the step ends as it did.",
+    "undone_in_reverse": "Before a run ends without its result, what it did is undone, the last first, and nothing is begun.",
+    "retried_by_somebody": "A failed run goes on because a named person said so, from the steps that had failed.",
     "review_by_a_person": "A step in review goes on as a named person said.",
     "signal_ends_a_wait": "A signal is delivered to an open wait of its type, which ends with it.",
     "callback_ends_a_wait": "A step that waits to be called back ends when it was, or fails; a callback is taken once.",
@@ -53,7 +59,10 @@ TRACE_RULES = {
 }
 
 _AFTER_THE_END = frozenset(
-    ("TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "COMMAND_REFUSED", "POLICY_DECISION", "PROPOSAL_MADE")
+    (
+        *("TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "COMMAND_REFUSED", "POLICY_DECISION", "PROPOSAL_MADE"),
+        *("CHILD_STARTED", "CHILD_ENDED", "PARENT_TOLD"),
+    )
 )
 _REVIEWS = {"retry": "reopened", "skip": "skipped", "supply": "completed", "fail": "failed"}
 _STEP_ENDS = frozenset(("completed", "failed", "skipped", "rejected", "expired"))
@@ -79,15 +88,21 @@ class _Trace:
     left_out: set[str] = field(default_factory=set)
     again_at: dict[str, str] = field(default_factory=dict)
     paused: bool = False
+    retried: set[str] = field(default_factory=set)
     waits: dict[str, str] = field(default_factory=dict)
+    timeouts: dict[str, str] = field(default_factory=dict)
     reviewed: dict[str, str] = field(default_factory=dict)
     called_back: set[str] = field(default_factory=set)
     before: Envelope | None = None
     now: Envelope | None = None
     calls: Calls = field(init=False)
+    children: Children = field(init=False)
+    undoing: Undoing = field(init=False)
 
     def __post_init__(self) -> None:
         self.calls = Calls(self.run, self.say)
+        self.children = Children(self.say)
+        self.undoing = Undoing(self.run, self.say)
 
     def say(self, rule: str, text: str) -> None:
         """One more finding, at the event being read."""
@@ -130,7 +145,7 @@ class _Trace:
         if not run.started and type_ != "WORKFLOW_STARTED":
             self.say("starts_first", f"{type_} comes before WORKFLOW_STARTED.")
             run.started = True  # say it once
-        if run.ended and type_ not in _AFTER_THE_END:
+        if run.ended and type_ not in _AFTER_THE_END and (type_, run.ended) != ("WORKFLOW_RETRIED", "WORKFLOW_FAILED"):
             self.say("nothing_after_the_end", f"{type_} comes after {run.ended}.")
 
     def on_started(self, _data: ev.WorkflowStarted) -> None:
@@ -138,9 +153,22 @@ class _Trace:
             self.say("starts_first", "The workflow starts a second time.")
         self.run.started = True
 
-    def on_ended(self, _data: ev.WorkflowEnded) -> None:
+    def on_ended(self, data: ev.WorkflowEnded) -> None:
         assert self.now is not None
+        self.undoing.on_ended(self.now.type, data)
         self.run.ended = self.run.ended or self.now.type
+
+    def on_retried(self, data: ev.WorkflowRetried) -> None:
+        if not data.by or any(self.run.steps.get(step_id) != "failed" for step_id in data.steps):
+            self.say("retried_by_somebody", "The run goes on from steps that had not failed, or nobody said so.")
+        self.run.ended = ""
+        self.paused = False
+        self.retried.update(data.steps)
+        self.retried.update(step_id for step_id, status in self.run.steps.items() if status == "opened")
+
+    def on_undoing(self, data: ev.CompensationStarted) -> None:
+        self.paused = False
+        self.undoing.on_begun(data)
 
     def on_paused(self, _data: ev.WorkflowHeld) -> None:
         self.paused = True
@@ -152,23 +180,33 @@ class _Trace:
         before = self.run.steps.get(data.step_id)
         self.run.steps[data.step_id] = "opened" if data.status == "reopened" else data.status
         self.run.step_types[data.step_id] = data.step_type
-        if data.step_type == "condition" and data.status == "completed":
-            self._check_branch(data)
-        if data.step_type == "approval" and data.status == "completed" and isinstance(data.output, dict):
-            self.left_out.update(name for name in data.output.get("left_out", ()) if isinstance(name, str))
         if before == "review":
             self._check_review(data)
-        elif before == "retrying" and (
-            data.status != "reopened" or self.run.time < self.again_at.get(data.step_id, "")
-        ):
+        elif before == "retrying" and not (self._again(data) or self._given_up(data)):
             self.say("retry_in_time", f"Step {data.step_id} is {data.status} and was to be tried again.")
-        if data.step_type == "wait":
-            self._check_wait(data)
-        if data.status == "retrying":
+        self.undoing.on_step(data)
+        self._check_kind(data, before)
+        if data.status in ("retrying", "polling"):
             self.again_at[data.step_id] = data.until or ""
+        if data.timeout_at is not None:
+            self.timeouts[data.step_id] = data.timeout_at
+        self._check_order(data, before)
+
+    def _check_kind(self, data: ev.WorkflowStep, before: str | None) -> None:
+        if data.step_type == "approval" and data.status == "completed" and isinstance(data.output, dict):
+            self.left_out.update(name for name in data.output.get("left_out", ()) if isinstance(name, str))
+        if data.step_type == "condition" and data.status == "completed":
+            self._check_branch(data)
         if data.step_type == "external":
             self._check_callback(data, before)
-        self._check_order(data, before)
+        if data.step_type == "workflow":
+            self.children.on_step(data, supplied=before == "review")
+        if data.polls is not None:
+            self.run.polled.add(data.step_id)
+        if data.step_id in self.run.polled:
+            self._check_poll(data, before)
+        elif data.step_type == "wait":
+            self._check_wait(data)
 
     def _check_callback(self, data: ev.WorkflowStep, before: str | None) -> None:
         if data.status == "opened" or before == "review":
@@ -189,6 +227,8 @@ class _Trace:
                 self.say("branch_as_decided", f"Step {data.step_id} is opened, and a condition left it out.")
             if before is not None:
                 self.say("step_opened_first", f"Step {data.step_id} is opened again.")
+        elif data.status == "reopened" and data.step_id in self.retried:
+            self.retried.discard(data.step_id)
         elif before in _STEP_ENDS:
             self.say("step_opened_first", f"Step {data.step_id} ends a second time, as {data.status}.")
         elif before is None and data.status not in ("skipped", "failed", "review"):
@@ -196,9 +236,24 @@ class _Trace:
         elif data.status == "reopened" and before == "opened":
             self.say("step_opened_first", f"Step {data.step_id} is opened again.")
 
+    def _again(self, data: ev.WorkflowStep) -> bool:
+        return data.status == "reopened" and self.run.time >= self.again_at.get(data.step_id, "")
+
+    def _given_up(self, data: ev.WorkflowStep) -> bool:
+        """Its time is over: the end of all attempts."""
+        timeout = self.timeouts.get(data.step_id)
+        return data.status != "reopened" and timeout is not None and self.run.time >= timeout
+
+    def _check_poll(self, data: ev.WorkflowStep, before: str | None) -> None:
+        if before == "polling" and not (self._again(data) or self._given_up(data)):
+            self.say("poll_by_calls", f"Step {data.step_id} is {data.status} and was to ask again at its time.")
+        ran = self.run.called.pop(data.step_id, None)
+        if data.status == "completed" and ran != "succeeded":
+            self.say("poll_by_calls", f"Step {data.step_id} ends, and its tool gave no answer.")
+
     def _check_wait(self, data: ev.WorkflowStep) -> None:
         step_id = data.step_id
-        if data.status == "opened":
+        if data.status in ("opened", "reopened"):
             self.again_at[step_id] = data.until or data.timeout_at or ""
             self.waits[step_id] = data.waits_for or ""
         elif data.status == "completed" and self.waits.get(step_id):
@@ -259,6 +314,10 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "WORKFLOW_STARTED": _Trace.on_started,
     "WORKFLOW_STEP": _Trace.on_step,
     "STEP_REVIEWED": _Trace.on_reviewed,
+    "COMPENSATION_STARTED": _Trace.on_undoing,
+    "WORKFLOW_RETRIED": _Trace.on_retried,
+    "CHILD_STARTED": lambda trace, data: trace.children.on_started(data),
+    "CHILD_ENDED": lambda trace, data: trace.children.on_ended(data),
     "WORKFLOW_PAUSED": _Trace.on_paused,
     "WORKFLOW_RESUMED": _Trace.on_resumed,
     "SIGNAL_DELIVERED": _Trace.on_signal,

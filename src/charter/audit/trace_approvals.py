@@ -40,6 +40,8 @@ class Run:
     time: str = ""
     steps: dict[str, str] = field(default_factory=dict)
     step_types: dict[str, str] = field(default_factory=dict)
+    polled: set[str] = field(default_factory=set)
+    called: dict[str, str] = field(default_factory=dict)
     invocations: dict[str, Invocation] = field(default_factory=dict)
 
 

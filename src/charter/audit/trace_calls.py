@@ -101,7 +101,8 @@ class Calls:
         if run.steps.get(data.step_id) != "opened":
             self._say("call_within_step", f"Step {data.step_id} is not open.")
         if data.agent_invocation_id is None:
-            if run.step_types.get(data.step_id) not in ("action", "external", "notification"):
+            calling = run.step_types.get(data.step_id) in ("action", "external", "notification")
+            if not calling and data.step_id not in run.polled:
                 self._say("call_within_step", f"No agent was invoked for {data.tool}, and its step calls no tool.")
             return
         invocation = run.invocations.get(data.agent_invocation_id)
@@ -141,7 +142,9 @@ class Calls:
         return effect
 
     def on_result(self, data: ev.ToolResult) -> None:
-        self._ended(data.effect_id, ("running", "in_doubt"), "ended", data.attempt)
+        effect = self._ended(data.effect_id, ("running", "in_doubt"), "ended", data.attempt)
+        if data.status == "succeeded" and not data.is_error:
+            self._ran_for_its_step(effect)
 
     def on_doubt(self, data: ev.EffectInDoubt) -> None:
         self._ended(data.effect_id, ("running",), "in_doubt", data.attempt)
@@ -154,6 +157,12 @@ class Calls:
         effect = self._ended(data.effect_id, ("in_doubt", "dead_lettered"), "in_doubt" if retry else "ended")
         if effect is not None:
             effect.retry = retry
+        if data.resolution == "ran":
+            self._ran_for_its_step(effect)
+
+    def _ran_for_its_step(self, effect: _Effect | None) -> None:
+        if effect is not None and effect.invoke.agent_invocation_id is None:
+            self._run.called[effect.invoke.step_id] = "succeeded"
 
 
 _HANDLERS: dict[str, Callable[[Calls, Any], None]] = {

@@ -10,9 +10,10 @@ import typer
 from charter.cli.editing import json_from
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
-from charter.model.commands import CancelWorkflow, PauseWorkflow, ResumeWorkflow, ReviewStep
+from charter.model.commands import CancelWorkflow, PauseWorkflow, ResumeWorkflow, RetryWorkflow, ReviewStep
 from charter.model.principal import Principal
 from charter.model.reply import WorkflowContext
+from charter.model.times import rfc3339
 
 if TYPE_CHECKING:
     from charter.server.app import Charter
@@ -27,8 +28,14 @@ def list_(
     status: Annotated[
         str | None, typer.Option("--status", help="running, waiting, paused, completed, failed, …")
     ] = None,
-    template: Annotated[str | None, typer.Option("--template", help="name@version")] = None,
+    template: Annotated[str | None, typer.Option("--template", help="name, or name@version")] = None,
     owner: Annotated[str | None, typer.Option("--owner", help="The person whom the run serves.")] = None,
+    blocked_on: Annotated[
+        str | None,
+        typer.Option("--blocked-on", help="What it waits for: approval, agent, timer, …, or with whom: agent:NAME."),
+    ] = None,
+    older: Annotated[str | None, typer.Option("--older-than", help="Started before then: 30m, 12h, 7d.")] = None,
+    newer: Annotated[str | None, typer.Option("--newer-than", help="Started since then: 30m, 12h, 7d.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 50,
     after: Annotated[str | None, typer.Option("--after", help="The cursor of the next page.")] = None,
     as_name: As = None,
@@ -39,9 +46,19 @@ def list_(
     """Runs, newest first."""
     from charter.store.port import Filter, Page
 
-    where = Filter(status=status, template=template, owner=owner)
+    ages = age(older, "--older-than"), age(newer, "--newer-than")
 
     async def read(charter: Charter, caller: Principal) -> Any:
+        now = charter.gate.parts.clock()
+        before, since = (None if ms is None else rfc3339(now - ms) for ms in ages)
+        where = Filter(
+            status=status,
+            template=template,
+            owner=owner,
+            blocked_on=blocked_on,
+            started_before=before,
+            started_after=since,
+        )
         return await charter.queries.workflows(caller, where, Page(limit=limit, after=after))
 
     rows, cursor = run_as(who(as_name, role, token_file), read)
@@ -53,6 +70,19 @@ def list_(
     print_table(headers, table, empty="No workflows yet.")
     if cursor:
         note(f"More: --after {cursor}")
+
+
+_UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def age(text: str | None, option: str) -> int | None:
+    """Milliseconds of ``30m``, ``12h`` or ``7d``."""
+    if text is None:
+        return None
+    number, unit = text[:-1], _UNITS.get(text[-1:])
+    if unit is None or not number.isascii() or not number.isdigit() or len(number) > 5:
+        raise typer.BadParameter("Write a number and m, h or d: 30m, 12h, 7d.", param_hint=option)
+    return int(number) * unit
 
 
 @commands.command("show")
@@ -151,6 +181,19 @@ def review(
         say(f"{step_id} is {found.steps[step_id]}; {workflow_id} is {found.status}.")
 
 
+@commands.command("retry")
+def retry(
+    workflow_id: WorkflowId,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")] = "",
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Have a failed run go on, from the steps that failed. The server runs them."""
+    _hold(RetryWorkflow(workflow_id=workflow_id, reason=reason), who(as_name, role, token_file), as_json)
+
+
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")]
 
 
@@ -180,7 +223,7 @@ def resume(
     _hold(ResumeWorkflow(workflow_id=workflow_id, reason=reason), who(as_name, role, token_file), as_json)
 
 
-def _hold(command: PauseWorkflow | ResumeWorkflow, caller_of: Any, as_json: bool) -> None:
+def _hold(command: PauseWorkflow | ResumeWorkflow | RetryWorkflow, caller_of: Any, as_json: bool) -> None:
     async def work(charter: Charter, caller: Principal) -> WorkflowContext:
         answer: WorkflowContext = await charter.gate.handle(caller, command)
         return answer

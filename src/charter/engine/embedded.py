@@ -17,6 +17,7 @@ from functools import partial
 from charter.errors import CharterError
 from charter.gate import Gate
 from charter.model import commands as cmd
+from charter.model.events import ENDINGS
 from charter.model.principal import service
 from charter.model.times import rfc3339, unix_ms_of
 from charter.store.port import Due
@@ -33,7 +34,11 @@ BATCH = 100
 RELAY_EVENTS = 10_000
 
 _MOVES = frozenset(
-    {"WORKFLOW_RESUMED", "WORKFLOW_STEP", "AGENT_INVOKE", "APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"}
+    {
+        *("WORKFLOW_RESUMED", "WORKFLOW_STEP", "AGENT_INVOKE", "CHILD_STARTED", "CHILD_ENDED"),
+        *("APPROVAL_REQUESTED", "APPROVAL_DECISION", "APPROVAL_CLOSED"),
+        *ENDINGS,
+    }
 )
 """The events after which something else may be due; an agent's tool call is not among them."""
 

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from charter.errors import CharterError, Conflict, NotFound, Unavailable
 from charter.gate import callbacks, outcomes
 from charter.gate.agents import AgentCommands
+from charter.gate.children import Children
 from charter.gate.grants import CaseGrants
 from charter.gate.loading import States
 from charter.gate.maintaining import maintain
@@ -69,6 +70,7 @@ class Gate:
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
         self._signals, self.schedules = Signals(self), Schedules(self)
+        self.children = Children(self)
         self.starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
         self._outside: dict[type[Any], Callable[[Principal, Any, CallContext], Awaitable[Any]]] = {
             cmd.StartWorkflow: self.starts.start,

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from charter.gate.gate import Gate
 
 
+_ON_A_RUN = (cmd.CancelWorkflow, cmd.ReviewStep, cmd.PauseWorkflow, cmd.ResumeWorkflow, cmd.RetryWorkflow)
+"""The commands that answer with where the run is."""
+
+
 class RunCommands:
     """Carries out commands on runs for one gate."""
 
@@ -109,6 +113,9 @@ class RunCommands:
                 return found
             command = found
 
+        if isinstance(command, cmd.RunStep) and await self._starts_a_child(principal, command, ctx):
+            return None
+
         async def make(state: State, now: str, mint: Mint) -> Draft:
             facts = self._run_facts(state, principal, command)
             decision = self._gate.prepare.evaluate(facts) if facts else None
@@ -124,10 +131,20 @@ class RunCommands:
         if draft.effect is not None:
             return await self._gate.effects.run(draft, principal, ctx)
         if isinstance(command, cmd.AdvanceWorkflow):
+            await self._gate.children.settle(principal, draft.state, ctx)
             return tuple(runnable_steps(draft.state))
-        if isinstance(command, cmd.CancelWorkflow | cmd.ReviewStep | cmd.PauseWorkflow | cmd.ResumeWorkflow):
+        if isinstance(command, _ON_A_RUN):
             return context(draft.state, draft.given.template, principal, draft.given.now)
         return draft.reply
+
+    async def _starts_a_child(self, principal: Principal, command: cmd.RunStep, ctx: CallContext) -> bool:
+        outcomes.only_charter(principal)
+        state = await self._gate.states.fresh(principal.tenant, command.workflow_id)
+        step = state.steps.get(command.step_id) if state else None
+        if state is None or step is None or step.step_type != "workflow":
+            return False
+        await self._gate.children.start(principal, state, command.step_id, ctx)
+        return True
 
     async def _grant_command(
         self, principal: Principal, command: cmd.GiveGrant | cmd.RevokeGrant, ctx: CallContext
@@ -163,6 +180,8 @@ class RunCommands:
             return facts_of.workflow_facts(state, principal, "effect.resolve")
         if isinstance(command, cmd.PauseWorkflow | cmd.ResumeWorkflow):
             return facts_of.workflow_facts(state, principal, "workflow.pause")
+        if isinstance(command, cmd.RetryWorkflow):
+            return facts_of.workflow_facts(state, principal, "workflow.retry")
         if isinstance(command, cmd.ReviewStep):
             return facts_of.workflow_facts(state, principal, "step.review")
         if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep | cmd.DeliverSignal):

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from charter.errors import NotFound, Refused
+from charter.errors import InvalidInput, NotFound, Refused
 from charter.gate.grants import find_use
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY, Attr
@@ -21,7 +21,6 @@ from charter.model.plain_text import one_line
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
-from charter.workflows import calls as call_rules
 from charter.workflows.draft import Call
 from charter.workflows.facts import call_facts
 from charter.workflows.state import ProposalState, State
@@ -91,7 +90,7 @@ class Preparer:
         manifest = self._fitted(proposal.made.tool, arguments)
         if isinstance(command, cmd.InvokeTool) and (command.tool or command.arguments is not None):
             digest = self._digest(state, proposal, command.arguments or {}, salt)
-            call_rules.check_same_call(proposal, command, digest)
+            check_same_call(proposal, command, digest)
         if manifest.definition_hash != proposal.made.definition_hash:
             raise Refused(
                 f"The definition of {manifest.name} has changed since this was proposed; approvals do not carry over.",
@@ -218,4 +217,20 @@ class Preparer:
                 "reason": f"{decision.reason}\n{found.diff}",
                 "next_step": f"Ask the operator to read the difference and run `charter tools pin {manifest.name}`.",
             }
+        )
+
+
+def check_same_call(proposal: ProposalState, command: cmd.InvokeTool, digest: str) -> None:
+    """A proposal and a call that are given together must agree. Raises ``InvalidInput`` (``proposal_mismatch``)."""
+    if command.tool is not None and command.tool != proposal.made.tool:
+        raise InvalidInput(
+            f"Proposal {proposal.made.proposal_id} is for {proposal.made.tool}, not {command.tool}.",
+            code="proposal_mismatch",
+            next_step="Send the proposal_id alone, or propose the other call.",
+        )
+    if command.arguments is not None and digest != proposal.made.digest:
+        raise InvalidInput(
+            f"The arguments are not those of proposal {proposal.made.proposal_id}; an approval holds for one exact call.",
+            code="proposal_mismatch",
+            next_step="Send the proposal_id alone to run what was proposed, or propose the changed call.",
         )

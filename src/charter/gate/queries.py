@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -71,7 +72,7 @@ class Queries:
     async def workflows(self, principal: Principal, where: Filter, page: Page) -> tuple[list[WorkflowRow], str | None]:
         """The runs of the tenant for those who may read all, else the caller's own."""
         if not self.may(principal, "audit.read"):
-            where = Filter(status=where.status, template=where.template, owner=principal.acts_for or principal.id)
+            where = replace(where, owner=principal.acts_for or principal.id, extra={})
         return await self._parts.store.workflows(principal.tenant, where, page)
 
     def could_ever_of(self, principal: Principal, action: Action) -> bool:

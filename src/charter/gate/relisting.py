@@ -18,10 +18,11 @@ from charter.gate.loading import event_of
 from charter.gate.recording import listed
 from charter.model import events as ev
 from charter.store.port import Batch, Claim, Relisting, StoredEvent
+from charter.workflows.children import CLAIM as CHILD
 from charter.workflows.signals import run_key, tenant_key
 from charter.workflows.state import State, fold
 
-WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref"))
+WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref", "child"))
 """Of these the log tells every claim there is. ``template`` holds texts, which their hash proves; a signal that a run could not
 read (``signal_run``) and the runs that signals start (``signal_start``, also kept as ``start``) claim more than it tells."""
 
@@ -87,6 +88,13 @@ def _of_start(stream: str, data: ev.WorkflowStarted, _time: str) -> Iterator[Cla
     yield Claim("template_ref", data.template, data.template_hash)
     if data.idempotency_key is not None:
         yield Claim("start", f"{data.started_by}|{data.idempotency_key}", stream)
+    if data.parent_workflow_id is not None:
+        yield Claim(CHILD, stream, stream)
+
+
+def _of_child(_stream: str, data: ev.ChildEnded, _time: str) -> Iterator[Claim]:
+    if data.status == "never_started":
+        yield Claim(CHILD, data.child_workflow_id, data.status)
 
 
 def _of_call(_stream: str, data: ev.ToolInvoke, _time: str) -> Iterator[Claim]:
@@ -108,6 +116,7 @@ def _of_signal(_stream: str, data: ev.SignalReceived, _time: str) -> Iterator[Cl
 
 _CLAIMS: dict[str, Callable[[str, Any, str], Iterator[Claim]]] = {
     "WORKFLOW_STARTED": _of_start,
+    "CHILD_ENDED": _of_child,
     "TOOL_INVOKE": _of_call,
     "SIGNAL_DELIVERED": _of_delivery,
     "SIGNAL_RECEIVED": _of_signal,

@@ -77,6 +77,7 @@ class Attr:
     OUTCOME: Final = "charter.effect.status"
     STEP_STATUS: Final = "charter.step.status"
     RISK: Final = "charter.tool.risk"
+    CHILD: Final = "charter.child_workflow_id"
 
 
 ATTRIBUTES: Final = frozenset(
@@ -99,10 +100,14 @@ MOMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "POLICY_DECISION": {"verdict": Attr.VERDICT, "code": Attr.CODE, "action": Attr.ACTION},
     "COMMAND_REFUSED": {"command": Attr.COMMAND, "code": Attr.CODE},
     "WORKFLOW_STEP": {"step_id": Attr.STEP, "status": Attr.STEP_STATUS, "code": Attr.CODE},
+    "CHILD_STARTED": {"step_id": Attr.STEP, "child_workflow_id": Attr.CHILD},
+    "CHILD_ENDED": {"step_id": Attr.STEP, "child_workflow_id": Attr.CHILD, "status": Attr.STEP_STATUS},
     "STEP_REVIEWED": {"step_id": Attr.STEP, "resolution": Attr.STEP_STATUS},
     "SIGNAL_DELIVERED": {"step_id": Attr.STEP},
     "CALLBACK_RECEIVED": {"step_id": Attr.STEP},
     "SIGNAL_SENT": {"step_id": Attr.STEP},
+    "COMPENSATION_STARTED": {"code": Attr.ERROR},
+    "WORKFLOW_RETRIED": {},
     "WORKFLOW_PAUSED": {},
     "WORKFLOW_RESUMED": {},
     "APPROVAL_REQUESTED": {**_TOOL, "approval_id": Attr.APPROVAL, "risk": Attr.RISK},

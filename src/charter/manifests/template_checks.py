@@ -22,6 +22,7 @@ from charter.model.template import (
     AgentStep,
     ApprovalStep,
     CallStep,
+    ChildStep,
     ConditionStep,
     Step,
     Template,
@@ -39,6 +40,7 @@ _STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\
 _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
 _SIGNAL = re.compile(r"(?<![\w.])signal\b")
 _SCHEDULE = re.compile(r"(?<![\w.])schedule\b")
+_RESULT = re.compile(r"(?<![\w.])result\b")
 _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
 
 
@@ -181,6 +183,9 @@ def _schemas(template: Template) -> Iterator[Finding]:
         if isinstance(step, ApprovalStep) and not step.requirements:
             mend = "Leave `requirements` out for one person, or say how many of which role."
             yield Finding("error", f"/steps/{index}/requirements", "nobody is asked", mend)
+        if isinstance(step, ChildStep) and step.condition is None and step.template in (template.name, template.ref):
+            mend = "Give the step an `if` that is false at last."
+            yield Finding("error", f"/steps/{index}/template", "the template starts itself without end", mend)
         if isinstance(step, WaitStep) and step.until is not None and "{{" not in step.until:
             yield from _time(step.until, f"/steps/{index}/until")
 
@@ -208,15 +213,25 @@ def _installed(
         if isinstance(step, ActionStep) and step.tool.startswith(f"{SERVER}__"):
             mend = "Use a step of `type: external` or `type: notification`."
             yield Finding("error", f"{where}/tool", "Charter's own tools have steps of their own", mend)
-        elif isinstance(step, ActionStep) and tools is not None and step.tool not in tools:
-            text = f"there is no governed tool {step.tool!r} here"
-            yield Finding(
-                level, f"{where}/tool", text, "Add its upstream with `charter upstream add`, or correct the name."
-            )
+        for place, tool in _own_tools(step):
+            if tools is not None and tool not in tools and not tool.startswith(f"{SERVER}__"):
+                text = f"there is no governed tool {tool!r} here"
+                mend = "Add its upstream with `charter upstream add`, or correct the name."
+                yield Finding(level, f"{where}/{place}", text, mend)
         if isinstance(step, AgentStep):
             yield from _patterns(step, where, tools, level)
         if roles is not None:
             yield from _roles(step, where, roles, level)
+
+
+def _own_tools(step: Step) -> Iterator[tuple[str, str]]:
+    """Where a step names a tool that the workflow itself calls, and which."""
+    if isinstance(step, ActionStep):
+        yield "tool", step.tool
+    if isinstance(step, WaitStep) and step.poll is not None:
+        yield "poll/tool", step.poll.tool
+    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
+        yield "compensate/tool", step.compensate.tool
 
 
 def _patterns(
@@ -264,32 +279,48 @@ _TEXTS: Final = {
     "action": ("arguments",),
     "approval": ("question", "show"),
     "wait": ("until",),
+    "workflow": ("input",),
 }
 """The fields of each type that may hold ``{{ CEL }}``."""
 
 
 _WHERE: Final = "/signal/where"
+_POLLED: Final = "/poll/until"
+_UNDONE: Final = "/compensate/arguments"
 
 
 def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
     """Pointer, CEL source, and the step that it belongs to (None for the output)."""
     for index, step in enumerate(template.steps):
-        where = f"/steps/{index}"
-        if step.condition is not None:
-            yield f"{where}/if", step.condition, step
-        if isinstance(step, ConditionStep):
-            yield f"{where}/expression", step.expression, step
-        if isinstance(step, WaitStep) and step.signal is not None and step.signal.where is not None:
-            yield f"{where}{_WHERE}", step.signal.where, step
-        for name in _TEXTS.get(step.type, ()):
-            yield from ((f"{where}/{name}", source, step) for source in expressions_in(getattr(step, name)))
-        yield from ((where + pointer, source, step) for pointer, source in outbound_sources(step))
+        yield from ((f"/steps/{index}{place}", source, step) for place, source in _of_step(step))
     for source in expressions_in(template.output):
         yield "/output", source, None
     for index, said in signal_checks.said(template):
         yield f"/steps/{index}/signal", said, template.steps[index]
     for where, source in signal_checks.sources(template):
         yield where, source, None
+
+
+def _of_step(step: Step) -> Iterator[tuple[str, str]]:
+    if step.condition is not None:
+        yield "/if", step.condition
+    if isinstance(step, ConditionStep):
+        yield "/expression", step.expression
+    if isinstance(step, WaitStep):
+        yield from _of_wait(step)
+    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
+        yield from ((_UNDONE, source) for source in expressions_in(step.compensate.arguments))
+    for name in _TEXTS.get(step.type, ()):
+        yield from ((f"/{name}", source) for source in expressions_in(getattr(step, name)))
+    yield from outbound_sources(step)
+
+
+def _of_wait(step: WaitStep) -> Iterator[tuple[str, str]]:
+    if step.signal is not None and step.signal.where is not None:
+        yield _WHERE, step.signal.where
+    if step.poll is not None:
+        yield _POLLED, step.poll.until
+        yield from (("/poll/arguments", source) for source in expressions_in(step.poll.arguments))
 
 
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
@@ -302,6 +333,9 @@ def _references(template: Template, graph: _Graph, where: str, source: str, step
         mend = "Give it to the run as `input` of the schedule, and read trigger."
         yield Finding("error", where, "there is no schedule here; only the input of a schedule has one", mend)
     asked = f"{source} {step.condition}" if step is not None and step.condition else source
+    if _RESULT.search(bare) and not where.endswith(_POLLED):
+        mend = "Read steps.ID.output.result after the wait."
+        yield Finding("error", where, "there is no result here; only the `until` of a poll has one", mend)
     for name in dict.fromkeys(_TRIGGER.findall(bare)):
         yield from _field(template.input_schema, name, f"trigger.{name}", asked, where, "the input")
     keyed = [(double or single, part, name) for double, single, part, name in _STEP_KEY.findall(source)]
@@ -316,17 +350,17 @@ def _step_reference(
     ref, part, name = named
     if ref not in graph.ids:
         yield Finding("error", where, f"there is no step {ref!r}", f"Steps here are: {', '.join(graph.ids)}.")
-    elif step is not None and ref not in graph.before[step.id]:
+    elif step is not None and ref not in graph.before[step.id] and not (ref == step.id and where.endswith(_UNDONE)):
         mend = f"Add {ref!r} to the needs of step {step.id!r}, or of a step that it needs."
         yield Finding("error", where, f"step {ref!r} may not be over when step {step.id!r} reads it", mend)
-    elif part == "output" and name:
+    elif part == "output" and name and not where.endswith(_UNDONE):
         yield from _output_field(template, template.steps[graph.ids.index(ref)], name, where, asked)
 
 
 def _output_field(template: Template, target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
     ref = target.id
     skipped = target.condition is not None or _branched(template, ref)
-    skipped = skipped or (isinstance(target, CallStep) and target.on_failure != "fail_workflow")
+    skipped = skipped or (isinstance(target, CallStep | ChildStep) and target.on_failure != "fail_workflow")
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)

@@ -28,6 +28,7 @@ from charter.model.template import (
     ActionStep,
     AgentStep,
     ApprovalStep,
+    ChildStep,
     ConditionStep,
     ExternalStep,
     NotificationStep,
@@ -47,6 +48,7 @@ STEP_MODELS: Final[dict[str, Any]] = {
     "external": ExternalStep,
     "notification": NotificationStep,
     "signal": SignalStep,
+    "workflow": ChildStep,
 }
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 

@@ -150,6 +150,14 @@ class ResumeWorkflow(Model):
     reason: LongText = ""
 
 
+class RetryWorkflow(Model):
+    """Have a failed run go on from the steps that failed."""
+
+    kind: Literal["retry_workflow"] = "retry_workflow"
+    workflow_id: str
+    reason: LongText = ""
+
+
 class AdvanceWorkflow(Model):
     """Do what is due: expire what has expired, run the steps that are ready. The engine sends it."""
 
@@ -243,6 +251,34 @@ class KeepSchedule(Model):
     schedule: str
 
 
+class ConfirmChild(Model):
+    """The run that a step announced has started; only Charter itself sends it."""
+
+    kind: Literal["confirm_child"] = "confirm_child"
+    workflow_id: str
+    child_workflow_id: str
+    template: str
+
+
+class EndChild(Model):
+    """How a run ended that a step of this one started; only Charter itself sends it. ``code`` tells why none was started."""
+
+    kind: Literal["end_child"] = "end_child"
+    workflow_id: str
+    child_workflow_id: str
+    status: Literal["completed", "failed", "rejected", "cancelled", "never_started"]
+    output: Json = None
+    code: str | None = None
+    reason: str | None = None
+
+
+class NoteParentTold(Model):
+    """The parent knows how this run ended; only Charter itself sends it."""
+
+    kind: Literal["note_parent_told"] = "note_parent_told"
+    workflow_id: str
+
+
 class PinTool(Model):
     """Accept a tool's present definition. The manifest file is changed by the command line; this puts it on record."""
 
@@ -291,6 +327,7 @@ Command = (
     | CancelWorkflow
     | PauseWorkflow
     | ResumeWorkflow
+    | RetryWorkflow
     | AdvanceWorkflow
     | RunStep
     | RecoverEffect
@@ -301,6 +338,9 @@ Command = (
     | DeliverCallback
     | RecordUndelivered
     | KeepSchedule
+    | ConfirmChild
+    | EndChild
+    | NoteParentTold
     | PinTool
     | EraseSealed
     | RebuildLists

@@ -13,6 +13,15 @@ from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds
 from charter.model.base import Json, JsonObject, Model
 from charter.model.policy import Facts, Obligation, Verdict
 from charter.model.principal import Channel, Principal
+from charter.model.run_events import (
+    ChildEnded,
+    ChildStarted,
+    CompensationStarted,
+    ParentTold,
+    WorkflowEnded,
+    WorkflowHeld,
+    WorkflowRetried,
+)
 from charter.model.signal import Signal
 from charter.model.signal_events import (
     Cause,
@@ -23,6 +32,16 @@ from charter.model.signal_events import (
     SignalUndelivered,
 )
 from charter.model.tool import Risk
+
+__all__ = [
+    "ChildEnded",
+    "ChildStarted",
+    "CompensationStarted",
+    "ParentTold",
+    "WorkflowEnded",
+    "WorkflowHeld",
+    "WorkflowRetried",
+]
 
 
 class WorkflowStarted(Model):
@@ -39,6 +58,15 @@ class WorkflowStarted(Model):
     dry_run: bool = False
     caused_by: Cause | None = None
     idempotency_key: str | None = Field(default=None, description="The starter's; the same key starts nothing again.")
+    started_by_roles: tuple[str, ...] = Field(
+        default=(), description="The starter's roles then; children start with them."
+    )
+    owner_roles: tuple[str, ...] = Field(
+        default=(), description="The roles of the person for whom an agent started it."
+    )
+    parent_workflow_id: str | None = Field(default=None, description="The run whose step started this one.")
+    parent_step_id: str | None = None
+    depth: int = Field(default=0, description="How many runs are above it.")
 
 
 class WorkflowStep(Model):
@@ -47,12 +75,24 @@ class WorkflowStep(Model):
     step_id: str
     step_type: str
     status: Literal[
-        "opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "reopened", "review", "awaiting"
+        "opened",
+        "completed",
+        "failed",
+        "skipped",
+        "rejected",
+        "expired",
+        "retrying",
+        "polling",
+        "reopened",
+        "review",
+        "awaiting",
     ]
     output: Json = None
     until: str | None = Field(default=None, description="When Charter goes on with it by itself.")
     waits_for: str | None = Field(default=None, description="The type of signal that a wait is for.")
-    timeout_at: str | None = Field(default=None, description="When a wait for a signal or a callback is given up.")
+    polls: str | None = Field(default=None, description="The tool whose answer a wait is for.")
+    timeout_at: str | None = Field(default=None, description="When the step is given up.")
+    child_workflow_id: str | None = Field(default=None, description="The id of the run that this step is to start.")
     reason: str | None = None
     code: str | None = None
 
@@ -318,21 +358,6 @@ class CommandRefused(Model):
     tool: str | None = None
 
 
-class WorkflowEnded(Model):
-    """A run ended: completed, failed, cancelled or rejected by the event's type."""
-
-    output: Json = None
-    code: str | None = None
-    reason: str | None = None
-
-
-class WorkflowHeld(Model):
-    """An operator paused a run, or resumed it, by the event's type."""
-
-    by: str
-    reason: str = ""
-
-
 class ToolPinned(Model):
     """An operator accepted a tool's definition."""
 
@@ -370,6 +395,9 @@ class KeyRotated(Model):
 PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_STARTED": WorkflowStarted,
     "WORKFLOW_STEP": WorkflowStep,
+    "CHILD_STARTED": ChildStarted,
+    "CHILD_ENDED": ChildEnded,
+    "PARENT_TOLD": ParentTold,
     "STEP_REVIEWED": StepReviewed,
     "SIGNAL_RECEIVED": SignalReceived,
     "SIGNAL_DELIVERED": SignalDelivered,
@@ -401,6 +429,8 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_FAILED": WorkflowEnded,
     "WORKFLOW_CANCELLED": WorkflowEnded,
     "WORKFLOW_REJECTED": WorkflowEnded,
+    "COMPENSATION_STARTED": CompensationStarted,
+    "WORKFLOW_RETRIED": WorkflowRetried,
     "WORKFLOW_PAUSED": WorkflowHeld,
     "WORKFLOW_RESUMED": WorkflowHeld,
     "TOOL_PINNED": ToolPinned,

@@ -16,6 +16,7 @@ Action = Literal[
     "workflow.read",
     "workflow.cancel",
     "workflow.pause",
+    "workflow.retry",
     "workflow.advance",
     "step.complete",
     "tool.invoke",

@@ -29,7 +29,17 @@ class Blocker(Model):
     """Who or what a workflow waits for."""
 
     what: Literal[
-        "agent", "approval", "effect_in_doubt", "effect", "review", "timer", "signal", "callback", "operator", "engine"
+        "agent",
+        "approval",
+        "effect_in_doubt",
+        "effect",
+        "review",
+        "timer",
+        "signal",
+        "callback",
+        "workflow",
+        "operator",
+        "engine",
     ]
     who: str
     since: str
@@ -46,7 +56,7 @@ class WorkflowContext(Model):
     tenant_id: str
     actor: dict[str, str]
     template: str
-    status: Literal["running", "waiting", "paused", "completed", "failed", "cancelled", "rejected"]
+    status: Literal["running", "waiting", "paused", "compensating", "completed", "failed", "cancelled", "rejected"]
     purpose: str
     case_id: str | None = None
     dry_run: bool = False
@@ -58,6 +68,8 @@ class WorkflowContext(Model):
     steps: dict[str, str] = Field(default_factory=dict, description="Each step's state.")
     output: Json = None
     reason: str | None = None
+    parent_workflow_id: str | None = Field(default=None, description="The run whose step started this one.")
+    children: dict[str, str] = Field(default_factory=dict, description="The run that each workflow step started last.")
     next_step: str = ""
 
 

@@ -10,26 +10,33 @@ from charter.model.approval import Escalation, Requirement, Separation
 from charter.model.base import Json, JsonObject, Model, Name
 from charter.model.outbound import Callback, HttpCall, Message
 from charter.model.principal import person_key
+from charter.model.template_parts import (
+    LONGEST,
+    Compensate,
+    HttpRetry,
+    OnFailure,
+    OnReject,
+    OnTimeout,
+    Poll,
+    Retry,
+    SignalMatch,
+    StepBase,
+    StepType,
+)
 from charter.model.tool import Risk
 
-StepType = Literal["agent", "action", "approval", "condition", "wait", "signal", "notification", "external"]
-OnFailure = Literal["skip", "fail_workflow", "human_review"]
-OnReject = Literal["reject_workflow", "fail", "continue"]
-
-
-class StepBase(Model):
-    """What every step has. ``needs`` are the steps it waits for; ``if`` is a CEL condition. Times are seconds."""
-
-    id: Name = Field(description="How other steps name it: steps.ID.output.")
-    title: str | None = Field(default=None, description="What people read.")
-    needs: tuple[str, ...] | None = Field(
-        default=None, description="The steps that must be over before it opens; default: the step before it."
-    )
-    condition: str | None = Field(
-        default=None, alias="if", description="CEL; false skips the step, an error fails it. Default: it always opens."
-    )
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+__all__ = [
+    "Compensate",
+    "HttpRetry",
+    "OnFailure",
+    "OnReject",
+    "OnTimeout",
+    "Poll",
+    "Retry",
+    "SignalMatch",
+    "StepBase",
+    "StepType",
+]
 
 
 class AgentStep(StepBase):
@@ -55,37 +62,6 @@ class AgentStep(StepBase):
     )
 
 
-class Retry(Model):
-    """How often a failed attempt is made again: after ``backoff_seconds``, and twice as long each time."""
-
-    attempts: int = Field(ge=1, le=20, description="How many attempts there are in all.")
-    backoff_seconds: int = Field(default=1, ge=0, description="The wait before the second attempt; it doubles.")
-    max_backoff_seconds: int = Field(default=3600, ge=0, description="No wait is longer.")
-    jitter_percent: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Up to so much of each wait is taken off at random, so that not all come at once.",
-    )
-
-    def wait_after(self, attempt: int, per_mille: int = 0) -> int:
-        """Milliseconds between this attempt, counted from 1, and the next; ``per_mille`` (0 to 999) is the chance handed in."""
-        doubled: int = self.backoff_seconds * 2 ** (attempt - 1)
-        wait = min(doubled, self.max_backoff_seconds) * 1000
-        return wait - wait * self.jitter_percent * per_mille // 100_000
-
-
-class HttpRetry(Retry):
-    """As ``Retry``, with jitter; a ``Retry-After`` of the other side is honoured up to a day."""
-
-    jitter_percent: int = Field(
-        default=50,
-        ge=0,
-        le=100,
-        description="Up to so much of each wait is taken off at random, so that not all come at once.",
-    )
-
-
 class CallStep(StepBase):
     """What the steps have that run a governed tool: the workflow itself makes the call."""
 
@@ -102,12 +78,50 @@ class CallStep(StepBase):
     )
 
 
+class ChildStep(StepBase):
+    """Starts a run of another template and waits for it; its output is the child's, and cancelling it cancels the child.
+
+    The policy decides on the start as on any other, with whoever started this run as the caller.
+    """
+
+    type: Literal["workflow"]
+    template: str = Field(description="name for the newest version when the step opens, or name@version.")
+    input: JsonObject = Field(default_factory=dict, description="The child's input; may hold {{ CEL }}.")
+    retry: Retry | None = Field(default=None, description="A child that failed is followed by another, in its turn.")
+    on_failure: OnFailure = Field(
+        default="fail_workflow",
+        description="When the child failed, was rejected, cancelled or not let start: skip goes on, human_review asks.",
+    )
+    compensate: Compensate | None = Field(
+        default=None,
+        description="What undoes a child that was completed when this run fails, is rejected or cancelled.",
+    )
+    timeout_seconds: int | None = Field(
+        default=None, ge=1, le=LONGEST, description="From when it opens; a child that is not done then is cancelled."
+    )
+    on_timeout: OnTimeout = Field(
+        default="fail", description="fail is a failure like any other (on_failure); reject ends the run; skip goes on."
+    )
+
+
 class ActionStep(CallStep):
     """A governed tool call by the workflow itself."""
 
     type: Literal["action"]
     tool: str = Field(description="Its governed name: server__tool.")
     arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
+    compensate: Compensate | None = Field(
+        default=None, description="What undoes it when the run fails, is rejected or cancelled after it was done."
+    )
+    timeout_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST,
+        description="From when it opens to its end: approvals, attempts and pauses between.",
+    )
+    on_timeout: OnTimeout = Field(
+        default="fail", description="fail is a failure like any other (on_failure); reject ends the run; skip goes on."
+    )
 
 
 class ExternalStep(HttpCall, CallStep):
@@ -212,19 +226,10 @@ class ConditionStep(StepBase):
     if_false: tuple[str, ...] = Field(default=(), description="Steps that run only when it is false.")
 
 
-class SignalMatch(Model):
-    """Which signals a wait is for."""
-
-    type: Name
-    where: str | None = Field(
-        default=None, description="CEL over signal, trigger, steps and workflow; true for a match."
-    )
-
-
 class WaitStep(StepBase):
-    """Goes on at a time, after some seconds, or when a signal comes in.
+    """Goes on at a time, after some seconds, when a signal comes in, or when a polled tool answers as hoped.
 
-    Its output is ``{until, ended_at}``, or ``{signal}``; a time that is past ends it at once.
+    Its output is ``{until, ended_at}``, ``{signal}`` or ``{result, polls}``; a time that is past ends it at once.
     """
 
     type: Literal["wait"]
@@ -232,19 +237,20 @@ class WaitStep(StepBase):
     seconds: int | None = Field(default=None, ge=0, le=315_360_000, description="Counted from when it opens.")
 
     signal: SignalMatch | None = Field(default=None, description="The first signal after it opened that matches.")
+    poll: Poll | None = Field(default=None, description="A tool that is asked until its answer is what is waited for.")
     timeout_seconds: int | None = Field(
-        default=None, ge=1, le=315_360_000, description="How long it waits for a signal. Default: as long as it takes."
+        default=None, ge=1, le=LONGEST, description="How long it waits for a signal or an answer. Default: no limit."
     )
-    on_timeout: Literal["fail", "reject", "skip"] = Field(
-        default="reject", description="When no signal came in time: the run fails, ends as rejected, or goes on."
+    on_timeout: OnTimeout = Field(
+        default="reject", description="When nothing came in time: the run fails, ends as rejected, or goes on."
     )
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
-        if [self.until, self.seconds, self.signal].count(None) != 2:
-            raise ValueError("A wait has one of `until`, `seconds` and `signal`.")
-        if self.signal is None and self.timeout_seconds is not None:
-            raise ValueError("`timeout_seconds` is how long a wait for a `signal` lasts; it has none.")
+        if [self.until, self.seconds, self.signal, self.poll].count(None) != 3:
+            raise ValueError("A wait has one of `until`, `seconds`, `signal` and `poll`.")
+        if self.signal is None and self.poll is None and self.timeout_seconds is not None:
+            raise ValueError("`timeout_seconds` is how long a wait for a `signal` or `poll` lasts; it has neither.")
         return self
 
 
@@ -288,7 +294,15 @@ class SignalStep(StepBase):
 
 
 Step = Annotated[
-    AgentStep | ActionStep | ApprovalStep | ConditionStep | WaitStep | ExternalStep | NotificationStep | SignalStep,
+    AgentStep
+    | ActionStep
+    | ApprovalStep
+    | ConditionStep
+    | WaitStep
+    | ChildStep
+    | ExternalStep
+    | NotificationStep
+    | SignalStep,
     Field(discriminator="type"),
 ]
 
@@ -298,6 +312,27 @@ def branches_of(step: Step) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if isinstance(step, ConditionStep):
         return step.if_true, step.if_false
     return (step.if_approved, step.if_rejected) if isinstance(step, ApprovalStep) else ((), ())
+
+
+UNDO = "undo:"
+"""What the id of the step begins with that undoes another; no template can name a step so."""
+
+
+def undo_of(step: Step) -> ActionStep | None:
+    """The step that undoes this one, as an action of its own that asks a person when it fails."""
+    if not isinstance(step, ActionStep | ChildStep) or step.compensate is None:
+        return None
+    how = step.compensate
+    undo = ActionStep(
+        id=step.id,
+        type="action",
+        tool=how.tool,
+        arguments=how.arguments,
+        reason=how.reason or f"Undoes step {step.id!r}.",
+        retry=how.retry,
+        on_failure="human_review",
+    )
+    return undo.model_copy(update={"id": f"{UNDO}{step.id}"})
 
 
 class SignalStart(Model):

@@ -22,6 +22,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "workflow.read": ("Workflow",),
     "workflow.cancel": ("Workflow",),
     "workflow.pause": ("Workflow",),
+    "workflow.retry": ("Workflow",),
     "workflow.advance": ("Workflow",),
     "step.complete": ("Workflow",),
     INVOKE: ("Tool",),

@@ -209,13 +209,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to list; None does not filter."""
+    """What to list; None does not filter.
+
+    ``template`` is ``name@version``, or ``name`` for all its versions. ``blocked_on`` is ``kind`` (``approval``, ``timer``) or
+    ``kind:who``. ``started_after`` and ``started_before`` are times as ``charter.model.times.rfc3339`` makes them: from the
+    one, and up to the other without it.
+    """
 
     status: str | None = None
     template: str | None = None
     owner: str | None = None
     workflow_id: str | None = None
     blocked_on: str | None = None
+    started_after: str | None = None
+    started_before: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
 

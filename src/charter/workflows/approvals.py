@@ -336,6 +336,16 @@ def revoke_grant(draft: Draft, command: cmd.RevokeGrant) -> None:
 
 def may(draft: Draft, command: str) -> bool:
     """True when the policy permits the command on this run and the run is live; its answer, and a refusal, go on record."""
+    if not permitted(draft):
+        return False
+    if not draft.state.live:
+        draft.refuse(command, ended(draft))
+        return False
+    return True
+
+
+def permitted(draft: Draft) -> bool:
+    """True when the policy permits the command on this run, live or not; its answer goes on record."""
     facts, decision = draft.given.facts, draft.given.decision
     if facts is None or decision is None:
         draft.error = Denied("No policy was asked.", code="no_decision")
@@ -343,9 +353,6 @@ def may(draft: Draft, command: str) -> bool:
     draft.policy(facts, decision)
     if decision.verdict != "permit":
         draft.error = calls.denied(decision)
-        return False
-    if not draft.state.live:
-        draft.refuse(command, ended(draft))
         return False
     return True
 

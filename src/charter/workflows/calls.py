@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from charter.errors import Denied, InvalidInput, Refused
+from charter.errors import Denied, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.effect import Effect
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
-from charter.model.template import CallStep
+from charter.model.template import CallStep, Step, WaitStep
 from charter.workflows import asking, steps
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Secret, digest_of, policy_event
@@ -205,7 +205,7 @@ def invoke(draft: Draft, command: cmd.InvokeTool, call: Call) -> None:
     if proposal is not None and (refusal := _spent(draft, proposal)) is not None:
         draft.refuse("invoke_tool", refusal, proposal_id=call.proposal_id, tool=call.manifest.name)
         return
-    if draft.state.live and not draft.state.moving:
+    if draft.state.status == "paused":
         draft.refuse("invoke_tool", steps.paused(), proposal_id=call.proposal_id, tool=call.manifest.name)
         return
     if proposal is not None:
@@ -322,7 +322,7 @@ def effect_of(draft: Draft, invoked: ev.ToolInvoke, call: Call) -> Effect:
 
 
 def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
-    """The tool call of an ``action`` step: permitted runs, asked waits for people, denied fails the step."""
+    """A step's own tool call: permitted runs, asked waits for people, denied fails the step."""
     step = steps.step_named(draft.given.template, command.step_id)
     proposal = draft.state.proposals.get(call.proposal_id or "")
     if call.decision.verdict == "permit":
@@ -333,23 +333,13 @@ def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
         steps.fail_step(draft, step, call.decision.code, call.decision.reason)
         return
     if proposal is None:
-        proposal = make_proposal(draft, call, cast(CallStep, step).reason or f"Step {step.id!r} of the workflow.")
+        proposal = make_proposal(draft, call, _reason(step) or f"Step {step.id!r} of the workflow.")
     _decision_on(draft, call, proposal.made)
     if _must_ask(draft, call, proposal):
         ask(draft, call, proposal)
 
 
-def check_same_call(proposal: ProposalState, command: cmd.InvokeTool, digest: str) -> None:
-    """A proposal and a call that are given together must agree. Raises ``InvalidInput`` (``proposal_mismatch``)."""
-    if command.tool is not None and command.tool != proposal.made.tool:
-        raise InvalidInput(
-            f"Proposal {proposal.made.proposal_id} is for {proposal.made.tool}, not {command.tool}.",
-            code="proposal_mismatch",
-            next_step="Send the proposal_id alone, or propose the other call.",
-        )
-    if command.arguments is not None and digest != proposal.made.digest:
-        raise InvalidInput(
-            f"The arguments are not those of proposal {proposal.made.proposal_id}; an approval holds for one exact call.",
-            code="proposal_mismatch",
-            next_step="Send the proposal_id alone to run what was proposed, or propose the changed call.",
-        )
+def _reason(step: Step) -> str:
+    if isinstance(step, WaitStep):
+        return step.poll.reason if step.poll is not None else ""
+    return step.reason if isinstance(step, CallStep) else ""

@@ -5,6 +5,7 @@ Pure: no clock, randomness, I/O or logging. The same arguments give the same dra
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
@@ -16,21 +17,30 @@ from charter.workflows import (
     asking_others,
     callbacks,
     calls,
+    children,
     effects,
-    machine,
     quotas,
+    retrying,
     reviews,
     signals,
     steps,
 )
+from charter.workflows.children import Lineage
 from charter.workflows.draft import Call, Draft, Given
+from charter.workflows.ending import end, end_invocation
 from charter.workflows.state import ProposalState, State
 
 
 def start(
-    state: State, command: cmd.StartWorkflow, given: Given, *, template_hash: str, caused_by: sev.Cause | None = None
+    state: State,
+    command: cmd.StartWorkflow,
+    given: Given,
+    *,
+    template_hash: str,
+    caused_by: sev.Cause | None = None,
+    lineage: Lineage | None = None,
 ) -> Draft:
-    """A new run of the given template. ``state`` is new; the policy's answer is in ``given``."""
+    """A new run of the given template. ``state`` is new; the policy's answer is in ``given``. A child has a ``lineage``."""
     draft = Draft(state=state, given=given)
     principal = given.principal
     if given.decision is None or given.facts is None:
@@ -49,6 +59,9 @@ def start(
             dry_run=command.dry_run,
             caused_by=caused_by,
             idempotency_key=command.idempotency_key,
+            started_by_roles=principal.roles,
+            owner_roles=principal.acts_for_roles,
+            **(asdict(lineage) if lineage else {}),
         ),
     )
     draft.policy(given.facts, given.decision)
@@ -82,6 +95,8 @@ def decide(
         approvals.give_grant(draft, command)
     elif isinstance(command, cmd.RevokeGrant):
         approvals.revoke_grant(draft, command)
+    elif isinstance(command, cmd.RetryWorkflow):
+        retrying.retry(draft, command)
     else:
         _decide_on_run(draft, command)
     return draft
@@ -106,6 +121,8 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
         callbacks.deliver(draft, command)
     elif isinstance(command, cmd.AdvanceWorkflow):
         due(draft)
+    elif isinstance(command, cmd.ConfirmChild | cmd.EndChild | cmd.NoteParentTold):
+        children.settle(draft, command)
     elif draft.given.call is not None:
         _decide_on_call(draft, command, draft.given.call)
     else:
@@ -172,7 +189,7 @@ def _complete(draft: Draft, command: cmd.CompleteStep) -> None:
         if approval.request.agent_invocation_id == invocation.agent_invocation_id and approval.open:
             closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step was completed.")
             draft.emit("APPROVAL_CLOSED", closed)
-    steps.end_invocation(draft, invocation.agent_invocation_id, "ended")
+    end_invocation(draft, invocation.agent_invocation_id, "ended")
     step = steps.step_named(draft.given.template, invocation.step_id)
     output = command.output if command.output is not None else {"summary": command.summary}
     steps.complete_step(draft, step, output)
@@ -182,21 +199,24 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
     if not draft.state.live:
         draft.refuse("cancel_workflow", approvals.ended(draft))
         return
+    if draft.state.ending is not None:
+        draft.refuse("cancel_workflow", reviews.being_undone(draft))
+        return
     if _permitted(draft):
         reason = command.reason or f"{draft.given.principal.id} cancelled it."
-        steps.end(draft, "WORKFLOW_CANCELLED", code="cancelled", reason=reason)
+        end(draft, "WORKFLOW_CANCELLED", code="cancelled", reason=reason)
 
 
 def due(draft: Draft) -> None:
     """Everything whose time has come: reminders, escalations, what has expired, waits and retries."""
     now = draft.given.now
-    if not draft.state.moving:
+    if not draft.state.driven:
         return
     for approval in list(draft.state.approvals.values()):
         asking_others.look(draft, draft.state.approvals[approval.request.approval_id])
     for invocation in list(draft.state.invocations.values()):
         if draft.state.live and invocation.status == "open" and now >= invocation.expires_at:
-            steps.end_invocation(draft, invocation.agent_invocation_id, "expired")
+            end_invocation(draft, invocation.agent_invocation_id, "expired")
             step = steps.step_named(draft.given.template, invocation.step_id)
             steps.fail_step(draft, step, "step_expired", "The agent did not complete it in time.")
     while draft.state.live and (timers := _timers_due(draft.state, now)):
@@ -206,15 +226,17 @@ def due(draft: Draft) -> None:
 def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
     """Time and step of each timer that is due, the earliest first: each fires once, however late."""
     return sorted(
-        (item.timer, key) for key, item in state.steps.items() if item.timer is not None and now >= item.timer
+        (item.timer, key) for key, item in state.driven_steps() if item.timer is not None and now >= item.timer
     )
 
 
 def runnable(state: State, step_id: str) -> bool:
-    """True when an ``action`` step waits for the engine: open, no effect begun, no request pending."""
-    step = state.steps.get(step_id)
-    if not state.moving or step is None or step.status != "open" or step.step_type not in machine.CALLING:
+    """True when a step's own call waits for the engine: open, no effect begun, no request pending."""
+    step = dict(state.driven_steps()).get(step_id)
+    if step is None or step.status != "open":
         return False
+    if not step.calls:
+        return children.planned(state, step_id) is not None
     if any(
         item.invoke.step_id == step_id and item.invoke.agent_invocation_id is None for item in state.effects.values()
     ):
@@ -237,17 +259,20 @@ def step_proposal(state: State, step_id: str) -> ProposalState | None:
 
 
 def runnable_steps(state: State) -> list[str]:
-    """The ``action`` steps that the engine should run now, in the order in which they opened."""
-    return [step_id for step_id in state.steps if runnable(state, step_id)]
+    """The steps whose calls the engine should make now, in the order in which they opened."""
+    return [step_id for step_id, _ in state.driven_steps() if runnable(state, step_id)]
 
 
 def wake_at(state: State) -> str | None:
-    """When the engine must look again: now (the run's last change) when a step is ready, else its next expiry or timer."""
-    if not state.moving:
+    """When the engine must look again: now (the run's last change) when a step is ready or a child or the parent is to be told,
+    else its next expiry or timer."""
+    if children.unsettled(state):
+        return state.updated_at
+    if not state.driven:
         return None
     if runnable_steps(state):
         return state.updated_at
     times = [timer for approval in state.approvals.values() if (timer := approval.timer) is not None]
     times += [invocation.expires_at for invocation in state.invocations.values() if invocation.status == "open"]
-    times += [step.timer for step in state.steps.values() if step.timer is not None]
+    times += [step.timer for _, step in state.driven_steps() if step.timer is not None]
     return min(times, default=None)

@@ -8,8 +8,8 @@ from charter.errors import NotFound, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.effect import EffectOutcome
-from charter.model.template import ExternalStep, NotificationStep, Step
-from charter.workflows import callbacks, steps
+from charter.model.template import ExternalStep, NotificationStep, Step, WaitStep
+from charter.workflows import callbacks, polls, steps
 from charter.workflows.calls import effect_of
 from charter.workflows.draft import Call, Draft
 from charter.workflows.state import EffectState
@@ -52,9 +52,9 @@ def _step_after(draft: Draft, effect: EffectState, outcome: EffectOutcome, becom
     if step is None or not draft.state.live:
         return
     if become == "called_back" or (become == "succeeded" and not outcome.is_error):
-        callbacks.answered(draft, step, output)
+        _answered(draft, step, output)
         return
-    steps.fail_step(
+    _not_answered(
         draft,
         step,
         outcome.error_code or "tool_error",
@@ -82,7 +82,7 @@ def _become(draft: Draft, effect: EffectState, status: str) -> str:
         return "called_back"
     if isinstance(step, NotificationStep):
         return "failed"
-    repeated = effect.invoke.idempotent and effect.status == "running" and draft.state.live
+    repeated = effect.invoke.idempotent and effect.status == "running" and draft.state.moving
     if repeated and isinstance(step, ExternalStep) and steps.another_attempt(draft, step):
         return "failed"
     return "in_doubt"
@@ -108,6 +108,25 @@ def _dead_letter(draft: Draft, effect: EffectState, outcome: EffectOutcome) -> e
         code=outcome.error_code or "tool_error",
         reason=(lost + (outcome.error_message or "It was not taken."))[:500],
     )
+
+
+def _answered(draft: Draft, step: Step, output: object) -> None:
+    """The step's own call has run. A step that was given up meanwhile is not changed by it."""
+    if draft.state.steps[step.id].status != "open":
+        steps.advance(draft)  # where the run's end waits for it
+    elif isinstance(step, WaitStep) and draft.state.ending is None:
+        polls.answered(draft, step, output)
+    else:
+        callbacks.answered(draft, step, output)
+
+
+def _not_answered(draft: Draft, step: Step, code: str, reason: str, **more: Any) -> None:
+    if draft.state.steps[step.id].status != "open":
+        steps.advance(draft)  # where the run's end waits for it
+    elif isinstance(step, WaitStep) and draft.state.ending is None:
+        polls.go_on(draft, step, reason)
+    else:
+        steps.fail_step(draft, step, code, reason, **more)
 
 
 def in_doubt(draft: Draft, effect: EffectState, reason: str) -> None:
@@ -193,6 +212,7 @@ def _after_resolution(draft: Draft, effect: EffectState, command: cmd.ResolveEff
     if step is None or not draft.state.live or effect.status == "dead_lettered":
         return
     if command.resolution == "ran":
-        callbacks.answered(draft, step, command.output)
+        _answered(draft, step, command.output)
     else:
-        steps.fail_step(draft, step, "did_not_run", "A person found that the call did not run.")
+        reason = "A person found that the call did not run."
+        _not_answered(draft, step, "did_not_run", reason, attempted=False)

@@ -10,10 +10,16 @@ WORKFLOW: dict[tuple[str, str], str] = {
     ("new", "WORKFLOW_STARTED"): "running",
     ("running", "WORKFLOW_PAUSED"): "paused",
     ("paused", "WORKFLOW_RESUMED"): "running",
+    ("running", "COMPENSATION_STARTED"): "compensating",  # its end is decided; what was done is undone first
+    ("paused", "COMPENSATION_STARTED"): "compensating",
+    ("compensating", "WORKFLOW_FAILED"): "failed",
+    ("compensating", "WORKFLOW_CANCELLED"): "cancelled",
+    ("compensating", "WORKFLOW_REJECTED"): "rejected",
     ("running", "WORKFLOW_COMPLETED"): "completed",
     ("running", "WORKFLOW_FAILED"): "failed",
     ("running", "WORKFLOW_CANCELLED"): "cancelled",
     ("running", "WORKFLOW_REJECTED"): "rejected",
+    ("failed", "WORKFLOW_RETRIED"): "running",  # an operator has it go on
     ("paused", "WORKFLOW_FAILED"): "failed",
     ("paused", "WORKFLOW_CANCELLED"): "cancelled",
     ("paused", "WORKFLOW_REJECTED"): "rejected",
@@ -30,6 +36,17 @@ STEP: dict[tuple[str, str], str] = {
     ("open", "retrying"): "retrying",  # this attempt failed; the next is made at its time
     ("retrying", "reopened"): "open",
     ("open", "review"): "review",  # it failed for good; a person says how it goes on
+    ("retrying", "failed"): "failed",  # the time for all attempts is over
+    ("retrying", "skipped"): "skipped",
+    ("retrying", "expired"): "expired",
+    ("retrying", "review"): "review",
+    ("open", "polling"): "polling",  # the answer is not what the wait is for; the tool is asked again at its time
+    ("polling", "reopened"): "open",
+    ("polling", "failed"): "failed",
+    ("polling", "skipped"): "skipped",
+    ("polling", "expired"): "expired",
+    ("failed", "reopened"): "open",  # the failed run was retried
+    ("open", "reopened"): "open",  # the run was retried, and what the step waited for had ended with it
     ("review", "reopened"): "open",
     ("review", "completed"): "completed",
     ("review", "skipped"): "skipped",
@@ -80,15 +97,23 @@ EFFECT: dict[tuple[str, str], str] = {
     ("in_doubt", "TOOL_INVOKE"): "running",  # a person chose to run it again
 }
 
+CHILD: dict[tuple[str, str], str] = {
+    ("new", "opened"): "planned",  # its id is on record; whether it has started is not
+    ("planned", "CHILD_STARTED"): "running",
+    ("planned", "CHILD_ENDED"): "ended",
+    ("running", "CHILD_ENDED"): "ended",
+}
+
 TABLES = {
     "workflow": WORKFLOW,
     "step": STEP,
     "invocation": INVOCATION,
     "approval": APPROVAL,
     "effect": EFFECT,
+    "child": CHILD,
 }
 
-LIVE = frozenset({"running", "paused"})
+LIVE = frozenset({"running", "paused", "compensating"})
 STEP_DONE = frozenset({"completed", "skipped"})
 CALLING = frozenset({"action", "external", "notification"})
 """The types of steps whose tool call the engine runs."""

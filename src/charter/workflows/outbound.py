@@ -11,7 +11,7 @@ from charter.model import placeholders
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
 from charter.model.outbound import EMAIL_TOOL, HTTP_TOOL, IDEMPOTENT, SAFE, SERVER, WEBHOOK_TOOL
-from charter.model.template import ActionStep, ExternalStep, NotificationStep, Step
+from charter.model.template import ActionStep, ExternalStep, NotificationStep, Step, WaitStep
 from charter.workflows import expressions
 from charter.workflows.draft import Draft
 from charter.workflows.expressions import ExpressionError
@@ -32,6 +32,8 @@ def call_of(step: Step, scope: JsonObject, since: str) -> tuple[str, JsonObject]
     """
     if isinstance(step, ActionStep):
         return step.tool, expressions.render(step.arguments, scope)
+    if isinstance(step, WaitStep) and step.poll is not None:
+        return step.poll.tool, expressions.render(step.poll.arguments, scope)
     if isinstance(step, ExternalStep):
         return HTTP_TOOL, _http(step, scope)
     if isinstance(step, NotificationStep):

@@ -8,6 +8,7 @@ from typing import Any
 from charter.model import events as ev
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
+from charter.workflows import machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class StepState:
     """A step of this run; ``since`` is when it got its status, ``until`` when Charter goes on with it by itself.
 
     ``key`` is the idempotency key that the attempts of an outbound step share, ``callback`` what it was called back with.
+    ``ran``: its own call has succeeded, whatever became of the step. ``order``: the run's version when it was last told of.
     """
 
     status: str = "pending"
@@ -30,11 +32,20 @@ class StepState:
     key: str | None = None
     callback: JsonObject | None = None
     opened_at: str = ""
+    polls: str | None = None
+    child_workflow_id: str | None = None
+    ran: bool = False
+    order: int = 0
 
     @property
     def timer(self) -> str | None:
         """When Charter goes on with it by itself, or gives it up."""
-        return self.until or self.timeout_at
+        return min((time for time in (self.until, self.timeout_at) if time is not None), default=None)
+
+    @property
+    def calls(self) -> bool:
+        """The engine makes its tool call when it is open."""
+        return self.step_type in machine.CALLING or self.polls is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,15 @@ class EffectState:
     status: str
     since: str
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """A run that a step of this one starts, until it has ended."""
+
+    step_id: str
+    status: str
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,21 @@ def _go_on(draft: Draft, command: cmd.ReviewStep, step: Step, found: StepState) 
         steps.give_up(draft, step, code, reason)
 
 
+def being_undone(draft: Draft) -> Refused:
+    """Its end is decided, and what was done is being undone."""
+    return Refused(
+        f"Workflow {draft.state.workflow_id} ends already: what it has done is being undone.",
+        code="already_ending",
+        next_step="`charter workflows show` tells how far it is; a step in review waits for an operator.",
+    )
+
+
 def hold(draft: Draft, command: cmd.PauseWorkflow | cmd.ResumeWorkflow) -> None:
     """Pause a run, or go on with it."""
     if not may(draft, command.kind):
+        return
+    if draft.state.ending is not None:
+        draft.refuse(command.kind, being_undone(draft))
         return
     pause = isinstance(command, cmd.PauseWorkflow)
     if draft.state.moving != pause:

@@ -14,7 +14,7 @@ from charter.workflows.state import State
 
 def waiting(state: State) -> dict[str, str]:
     """The type of signal that each waiting step is for, and nothing once the run has ended."""
-    if not state.live:
+    if not state.live or state.ending is not None:
         return {}
     found = state.steps.items()
     return {key: step.waits_for for key, step in found if step.status == "open" and step.waits_for is not None}

@@ -7,100 +7,38 @@ a million calls costs as much a call as a run of ten; the log has them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from charter.errors import IntegrityError
 from charter.model import events as ev
-from charter.model.base import JsonObject
 from charter.model.outbound import SERVER
 from charter.workflows import machine
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.records import (
+    ChildState,
     EffectState,
     GrantState,
     InvocationState,
     ProposalState,
     StepState,
 )
+from charter.workflows.run_state import State, changed
 
 __all__ = [
-    "SHAPE",
     "ApprovalState",
+    "ChildState",
     "EffectState",
     "GrantState",
     "InvocationState",
     "ProposalState",
     "State",
     "StepState",
-    "apply",
     "changed",
-    "fold",
 ]
 
 SHAPE = 1
 """Raised when a snapshot of an older state can no longer be read; the log is then folded again."""
-
-
-@dataclass(frozen=True)
-class State:
-    """A workflow now. ``version`` counts its events. Without slots, so that :func:`changed` can copy it in one go."""
-
-    workflow_id: str
-    tenant: str
-    version: int = 0
-    status: str = "new"
-    template: str = ""
-    template_hash: str = ""
-    input: JsonObject = field(default_factory=dict)
-    purpose: str = ""
-    case_id: str | None = None
-    owner: str = ""
-    started_by: str = ""
-    started_by_kind: str = ""
-    started_at: str = ""
-    updated_at: str = ""
-    dry_run: bool = False
-    output: Any = None
-    reason: str | None = None
-    steps: dict[str, StepState] = field(default_factory=dict)
-    invocations: dict[str, InvocationState] = field(default_factory=dict)
-    proposals: dict[str, ProposalState] = field(default_factory=dict)
-    approvals: dict[str, ApprovalState] = field(default_factory=dict)
-    effects: dict[str, EffectState] = field(default_factory=dict)
-    grants: dict[str, GrantState] = field(default_factory=dict)
-
-    @property
-    def live(self) -> bool:
-        """Still running."""
-        return self.status in machine.LIVE
-
-    @property
-    def moving(self) -> bool:
-        """Still running, and not paused."""
-        return self.status == "running"
-
-    def scope(self) -> dict[str, Any]:
-        """What expressions may read: ``trigger``, ``steps.<id>.output`` and ``workflow``."""
-        return {
-            "trigger": self.input,
-            "steps": {key: {"output": step.output, "status": step.status} for key, step in self.steps.items()},
-            "workflow": {
-                "id": self.workflow_id,
-                "tenant": self.tenant,
-                "purpose": self.purpose,
-                "case_id": self.case_id or "",
-                "owner": self.owner,
-                "started_at": self.started_at,
-            },
-        }
-
-
-def changed(state: State, **changes: Any) -> State:
-    """``dataclasses.replace`` for the one record that every event copies, at a tenth of its cost."""
-    after = object.__new__(State)
-    after.__dict__.update(state.__dict__, **changes)
-    return after
 
 
 def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
@@ -117,6 +55,11 @@ def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
         started_by_kind=data.started_by_kind,
         started_at=time,
         dry_run=data.dry_run,
+        started_by_roles=data.started_by_roles,
+        owner_roles=data.owner_roles,
+        parent_workflow_id=data.parent_workflow_id,
+        parent_step_id=data.parent_step_id,
+        depth=data.depth,
     )
 
 
@@ -133,12 +76,40 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         until=data.until,
         waits_for=data.waits_for,
         timeout_at=data.timeout_at,
+        polls=data.polls or before.polls,
+        child_workflow_id=data.child_workflow_id or before.child_workflow_id,
+        ran=before.ran,
+        order=state.version + 1,
         attempt=before.attempt + (data.status in ("opened", "reopened")),
         key=None if anew else before.key,
         callback=None if anew else before.callback,
         opened_at=time if data.status == "opened" else before.opened_at,
     )
-    return changed(state, steps={**state.steps, data.step_id: after})
+    after_it = changed(state, steps={**state.steps, data.step_id: after})
+    return after_it if data.child_workflow_id is None else _planned(after_it, data.step_id, data.child_workflow_id)
+
+
+def _planned(state: State, step_id: str, child_id: str) -> State:
+    _only_once(state.children, child_id)
+    child = ChildState(step_id=step_id, status=machine.CHILD[("new", "opened")])
+    return changed(state, children={**state.children, child_id: child})
+
+
+def _child_started(state: State, data: ev.ChildStarted, _time: str) -> State:
+    before = state.children[data.child_workflow_id]
+    status = machine.CHILD[(before.status, "CHILD_STARTED")]
+    child = replace(before, status=status, template=data.template)
+    return changed(state, children={**state.children, data.child_workflow_id: child})
+
+
+def _child_ended(state: State, data: ev.ChildEnded, _time: str) -> State:
+    machine.CHILD[(state.children[data.child_workflow_id].status, "CHILD_ENDED")]
+    left = {key: child for key, child in state.children.items() if key != data.child_workflow_id}
+    return changed(state, children=left)
+
+
+def _parent_told(state: State, _data: ev.ParentTold, _time: str) -> State:
+    return changed(state, parent_told=True)
 
 
 def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
@@ -251,24 +222,28 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     )
 
 
-def _effect_ended(state: State, effect_id: str, event_type: str) -> State:
+def _effect_ended(state: State, effect_id: str, event_type: str, *, ran: bool) -> State:
     before = state.effects[effect_id]
     machine.EFFECT[(before.status, event_type)]
     effects = {key: value for key, value in state.effects.items() if key != effect_id}
-    proposals = state.proposals
+    steps, proposals = state.steps, state.proposals
+    if ran and before.invoke.agent_invocation_id is None and before.invoke.step_id in steps:
+        step = replace(steps[before.invoke.step_id], ran=True, order=state.version + 1)
+        steps = {**steps, before.invoke.step_id: step}
     proposal = proposals.get(before.invoke.proposal_id)
     if proposal is not None and proposal.approval_id is None:
         proposals = {key: value for key, value in proposals.items() if key != before.invoke.proposal_id}
-    return changed(state, effects=effects, proposals=proposals)
+    return changed(state, effects=effects, proposals=proposals, steps=steps)
 
 
 def _tool_result(state: State, data: ev.ToolResult, _time: str) -> State:
-    return _effect_ended(state, data.effect_id, "TOOL_RESULT")
+    ran = data.status == "succeeded" and not data.is_error
+    return _effect_ended(state, data.effect_id, "TOOL_RESULT", ran=ran)
 
 
 def _effect_resolved(state: State, data: ev.EffectResolved, time: str) -> State:
     if data.resolution != "retry":
-        return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED")
+        return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED", ran=data.resolution == "ran")
     before = state.effects[data.effect_id]
     machine.EFFECT[(before.status, "EFFECT_RESOLVED")]
     return changed(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
@@ -296,6 +271,15 @@ def _ended(event_type: str) -> Callable[[State, Any, str], State]:
     return apply_end
 
 
+def _compensating(state: State, data: ev.CompensationStarted, _time: str) -> State:
+    return changed(state, status=machine.WORKFLOW[(state.status, "COMPENSATION_STARTED")], ending=data)
+
+
+def _retried(state: State, _data: ev.WorkflowRetried, _time: str) -> State:
+    status = machine.WORKFLOW[(state.status, "WORKFLOW_RETRIED")]
+    return changed(state, status=status, output=None, reason=None)
+
+
 def _held(event_type: str) -> Callable[[State, Any, str], State]:
     return lambda state, _data, _time: changed(state, status=machine.WORKFLOW[(state.status, event_type)])
 
@@ -307,6 +291,9 @@ def _unchanged(state: State, _data: Any, _time: str) -> State:
 _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "WORKFLOW_STARTED": _started,
     "WORKFLOW_STEP": _step,
+    "CHILD_STARTED": _child_started,
+    "CHILD_ENDED": _child_ended,
+    "PARENT_TOLD": _parent_told,
     "STEP_REVIEWED": _unchanged,
     **dict.fromkeys(("SIGNAL_DELIVERED", "SIGNAL_SENT"), _unchanged),
     "CALLBACK_RECEIVED": _called_back,
@@ -324,6 +311,8 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     "EFFECT_DEAD_LETTERED": _dead_lettered,
     "EFFECT_RESOLVED": _effect_resolved,
     "COMMAND_REFUSED": _unchanged,
+    "COMPENSATION_STARTED": _compensating,
+    "WORKFLOW_RETRIED": _retried,
     **{name: _held(name) for name in ("WORKFLOW_PAUSED", "WORKFLOW_RESUMED")},
     **{name: _ended(name) for name in ev.ENDINGS},
 }

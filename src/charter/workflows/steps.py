@@ -5,9 +5,12 @@ from __future__ import annotations
 from charter.errors import CharterError, Refused
 from charter.model import events as ev
 from charter.model.template import (
+    UNDO,
+    ActionStep,
     AgentStep,
     ApprovalStep,
     CallStep,
+    ChildStep,
     ConditionStep,
     NotificationStep,
     SignalStep,
@@ -15,15 +18,23 @@ from charter.model.template import (
     Template,
     WaitStep,
     branches_of,
+    undo_of,
 )
 from charter.model.times import later, later_ms, rfc3339, unix_ms_of
 from charter.workflows import asking, expressions, machine, signals_out
 from charter.workflows.draft import Draft
+from charter.workflows.ending import end, go_on_undoing, mark
 from charter.workflows.state import StepState
 
 
 def advance(draft: Draft) -> None:
-    """Open every step whose needs are met, until nothing moves; complete the run when all steps are done."""
+    """Open every step whose needs are met, until nothing moves; complete the run when all steps are done.
+
+    Once the run's end is decided, what was done is undone instead.
+    """
+    if draft.state.ending is not None and draft.state.live:
+        go_on_undoing(draft)
+        return
     template = draft.given.template
     moved = True
     while moved and draft.state.moving:
@@ -43,7 +54,7 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     if not all(_lets_go_on(draft, template, need) for need in template.needs_of(index)):
         return False
     if (left_out := _left_out(draft, template, step)) is not None:
-        _mark(draft, step, "skipped", reason=left_out)
+        mark(draft, step, "skipped", reason=left_out)
         return True
     try:
         wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
@@ -51,12 +62,12 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
         fail_step(draft, step, error.error_code, error.message)
         return True
     if not wanted:
-        _mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
+        mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
         return True
     if isinstance(step, WaitStep):
         _wait(draft, step)
         return True
-    _mark(draft, step, "opened")
+    mark(draft, step, "opened", timeout_at=_deadline(draft, step), child_workflow_id=_child(draft, step))
     _open(draft, step)
     return True
 
@@ -71,17 +82,32 @@ def _lets_go_on(draft: Draft, template: Template, need: str) -> bool:
 
 
 def _wait(draft: Draft, step: WaitStep) -> None:
-    if step.signal is not None:
-        limit = step.timeout_seconds
-        timeout_at = None if limit is None else later(draft.given.now, limit)
-        _mark(draft, step, "opened", waits_for=step.signal.type, timeout_at=timeout_at)
-        return
     try:
-        until = _end_of(draft, step)
+        fields = _wait_for(draft, step)
     except CharterError as error:
         fail_step(draft, step, error.error_code, error.message)
         return
-    _mark(draft, step, "opened", until=until)
+    mark(draft, step, "opened", **fields)
+
+
+def _wait_for(draft: Draft, step: WaitStep) -> dict[str, str | None]:
+    """What a wait that opens now is for, as its event tells it."""
+    if step.signal is not None:
+        return {"waits_for": step.signal.type, "timeout_at": _deadline(draft, step)}
+    if step.poll is not None:
+        return {"polls": step.poll.tool, "timeout_at": _deadline(draft, step)}
+    return {"until": _end_of(draft, step)}
+
+
+def _deadline(draft: Draft, step: Step) -> str | None:
+    """When a step that opens now is given up."""
+    limit = step.timeout_seconds if isinstance(step, ActionStep | WaitStep | ChildStep) else None
+    return None if limit is None else later(draft.given.now, limit)
+
+
+def _child(draft: Draft, step: Step) -> str | None:
+    """The id of the run that the step starts: on record before there is one, so that it is started once."""
+    return draft.given.mint.new("workflow") if isinstance(step, ChildStep) else None
 
 
 def _end_of(draft: Draft, step: WaitStep) -> str:
@@ -100,23 +126,33 @@ def _end_of(draft: Draft, step: WaitStep) -> str:
 def timer(draft: Draft, step: Step) -> None:
     """The time that the step waited for has come, perhaps long ago: it goes on, once."""
     found = draft.state.steps[step.id]
-    if found.status == "retrying":
+    if found.timer == found.timeout_at and isinstance(step, ActionStep | WaitStep | ChildStep):
+        timed_out(draft, step, *_what_did_not_come(found))
+    elif found.status in ("retrying", "polling"):
         reopen(draft, step)
     elif found.status == "awaiting":
         fail_step(draft, step, "callback_timeout", f"It was not called back by {found.timeout_at}.")
-    elif isinstance(step, WaitStep) and found.waits_for is not None:
-        _timed_out(draft, step, f"No signal of type {found.waits_for!r} that matches came by {found.timeout_at}.")
     else:
         complete_step(draft, step, {"until": found.until, "ended_at": draft.given.now})
 
 
-def _timed_out(draft: Draft, step: WaitStep, reason: str) -> None:
+def _what_did_not_come(found: StepState) -> tuple[str, str]:
+    if found.waits_for is not None:
+        return "wait_timeout", f"No signal of type {found.waits_for!r} that matches came by {found.timeout_at}."
+    if found.polls is not None:
+        return "wait_timeout", f"{found.polls} did not answer as hoped by {found.timeout_at}."
+    return "step_timeout", f"It was not done by {found.timeout_at}."
+
+
+def timed_out(draft: Draft, step: ActionStep | WaitStep | ChildStep, code: str, reason: str) -> None:
+    """Its time, or the number of its tries, is used up. A call that runs meanwhile is told by its own outcome."""
+    withdraw_asked(draft, step)
     if step.on_timeout == "skip":
-        skip_step(draft, step, "wait_timeout", reason)
+        skip_step(draft, step, code, reason)
     elif step.on_timeout == "fail":
-        give_up(draft, step, "wait_timeout", reason)
+        fail_step(draft, step, code, reason)
     else:
-        reject_step(draft, step, reason, status="expired", code="wait_timeout")
+        reject_step(draft, step, reason, status="expired", code=code)
 
 
 def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
@@ -136,13 +172,6 @@ def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
             value = "true" if output["value"] else "false"
             return f"It is in the other branch: {other.id!r} ({other.expression}) is {value}."
     return None
-
-
-def _mark(draft: Draft, step: Step, status: str, **fields: object) -> None:
-    draft.emit(
-        "WORKFLOW_STEP",
-        ev.WorkflowStep.model_validate({"step_id": step.id, "step_type": step.type, "status": status, **fields}),
-    )
 
 
 def _open(draft: Draft, step: Step) -> None:
@@ -174,7 +203,7 @@ def _branch(draft: Draft, step: ConditionStep) -> None:
         return
     left_out = step.if_false if value else step.if_true
     output = {"value": value, "branch": "if_true" if value else "if_false", "left_out": list(left_out)}
-    _mark(draft, step, "completed", output=output)
+    mark(draft, step, "completed", output=output)
 
 
 def _grant(draft: Draft, step: AgentStep) -> None:
@@ -218,12 +247,12 @@ def _complete(draft: Draft, template: Template) -> None:
 
 def await_callback(draft: Draft, step: Step, output: object, timeout_at: str) -> None:
     """The step's request was answered; it goes on when the other side calls back."""
-    _mark(draft, step, "awaiting", output=output, timeout_at=timeout_at)
+    mark(draft, step, "awaiting", output=output, timeout_at=timeout_at)
 
 
 def complete_step(draft: Draft, step: Step, output: object) -> None:
     """The step is done; go on."""
-    _mark(draft, step, "completed", output=output)
+    mark(draft, step, "completed", output=output)
     advance(draft)
 
 
@@ -235,36 +264,46 @@ def fail_step(
     ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another. ``retry_after``: not before so many
     seconds, as the other side said.
     """
-    if isinstance(step, CallStep):
-        _withdraw_asked(draft, step)
+    if draft.state.ending is not None and not step.id.startswith(UNDO):
+        give_up(draft, step, code, reason)  # the run ends anyway
+        return
+    if isinstance(step, CallStep | ChildStep):
+        withdraw_asked(draft, step)
         if attempted and (wait := _wait_before_next(draft, step)) is not None:
-            wait = max(wait, (retry_after or 0) * 1000)
-            _mark(draft, step, "retrying", code=code, reason=reason, until=later_ms(draft.given.now, wait))
+            again(draft, step, "retrying", max(wait, (retry_after or 0) * 1000), code=code, reason=reason)
             return
         if step.on_failure == "skip":
             skip_step(draft, step, code, reason)
             return
         if step.on_failure == "human_review":
-            _mark(draft, step, "review", code=code, reason=reason)
+            mark(draft, step, "review", code=code, reason=reason)
             return
     give_up(draft, step, code, reason)
 
 
-def _withdraw_asked(draft: Draft, step: Step) -> None:
+def again(draft: Draft, step: Step, status: str, wait_ms: int, **fields: object) -> None:
+    """The next attempt is made after so many milliseconds; the time for all of them goes on."""
+    timeout_at = draft.state.steps[step.id].timeout_at
+    mark(draft, step, status, until=later_ms(draft.given.now, wait_ms), timeout_at=timeout_at, **fields)
+
+
+def withdraw_asked(draft: Draft, step: Step) -> None:
     """What people were asked, or have allowed, about this attempt is over with it."""
     for approval_id, approval in list(draft.state.approvals.items()):
         request = approval.request
         if approval.open and request.step_id == step.id and request.agent_invocation_id is None:
-            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step has failed.")
+            closed = ev.ApprovalClosed(
+                approval_id=approval_id, status="withdrawn", reason="The step goes on without it."
+            )
             draft.emit("APPROVAL_CLOSED", closed)
 
 
-def another_attempt(draft: Draft, step: CallStep) -> bool:
+def another_attempt(draft: Draft, step: CallStep | ChildStep) -> bool:
     """Whether its ``retry`` allows one more."""
     return step.retry is not None and draft.state.steps[step.id].attempt < step.retry.attempts
 
 
-def _wait_before_next(draft: Draft, step: CallStep) -> int | None:
+def _wait_before_next(draft: Draft, step: CallStep | ChildStep) -> int | None:
     if step.retry is None or not another_attempt(draft, step):
         return None
     chance = draft.given.mint.per_mille() if step.retry.jitter_percent else 0
@@ -272,26 +311,47 @@ def _wait_before_next(draft: Draft, step: CallStep) -> int | None:
 
 
 def reopen(draft: Draft, step: Step) -> None:
-    """One attempt more."""
-    _mark(draft, step, "reopened")
+    """One attempt more: within the time that is left, or after a person's word in a time of its own."""
+    before = draft.state.steps[step.id]
+    timeout_at = _deadline(draft, step) if before.status == "review" else before.timeout_at
+    mark(draft, step, "reopened", timeout_at=timeout_at, child_workflow_id=_child(draft, step))
+
+
+def open_again(draft: Draft, step: Step) -> None:
+    """The step from its beginning, within a time of its own: its run had failed and was retried."""
+    try:
+        fields = _wait_for(draft, step) if isinstance(step, WaitStep) else {}
+    except CharterError as error:
+        fail_step(draft, step, error.error_code, error.message)
+        return
+    mark(
+        draft,
+        step,
+        "reopened",
+        **{"timeout_at": _deadline(draft, step), "child_workflow_id": _child(draft, step)} | fields,
+    )
+    _open(draft, step)
 
 
 def skip_step(draft: Draft, step: Step, code: str, reason: str) -> None:
     """Go on without it."""
-    _mark(draft, step, "skipped", code=code, reason=reason)
+    mark(draft, step, "skipped", code=code, reason=reason)
     advance(draft)
 
 
 def give_up(draft: Draft, step: Step, code: str, reason: str) -> None:
     """The step failed, and so has the run."""
-    _mark(draft, step, "failed", code=code, reason=reason)
+    mark(draft, step, "failed", code=code, reason=reason)
     end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
 
 
 def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected", code: str | None = None) -> None:
-    """People said no, or nobody answered in time: the run ends as rejected."""
+    """People said no, or nobody answered in time: the run ends as rejected; the undoing of a step waits for another person."""
     code = code or f"approval_{status}"
-    _mark(draft, step, status, code=code, reason=reason)
+    if draft.state.ending is not None:
+        fail_step(draft, step, code, reason)
+        return
+    mark(draft, step, status, code=code, reason=reason)
     end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")
 
 
@@ -300,44 +360,11 @@ def paused() -> Refused:
     return Refused("The workflow is paused.", code="workflow_paused", next_step="Wait until an operator resumes it.")
 
 
-def end(
-    draft: Draft,
-    event_type: str,
-    *,
-    output: object = None,
-    code: str | None = None,
-    reason: str | None = None,
-) -> None:
-    """End the run: what is open is closed first, so that nothing of it can be used any more."""
-    for approval_id, approval in list(draft.state.approvals.items()):
-        if approval.open:
-            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The workflow has ended.")
-            draft.emit("APPROVAL_CLOSED", closed)
-    for invocation in list(draft.state.invocations.values()):
-        if invocation.status == "open":
-            end_invocation(draft, invocation.agent_invocation_id, "ended")
-    draft.emit(event_type, ev.WorkflowEnded(output=output, code=code, reason=reason))
-
-
-def end_invocation(draft: Draft, invocation_id: str, status: str) -> None:
-    """Take a grant back."""
-    invocation = draft.state.invocations[invocation_id]
-    draft.emit(
-        "AGENT_INVOKE",
-        ev.AgentInvoke.model_validate(
-            {
-                "agent_invocation_id": invocation_id,
-                "step_id": invocation.step_id,
-                "status": status,
-                "agent": invocation.agent,
-            }
-        ),
-    )
-
-
 def step_named(template: Template, step_id: str) -> Step:
-    """The step of this id. ``KeyError`` when there is none."""
+    """The step of this id, those that undo others included. ``KeyError`` when there is none."""
     for step in template.steps:
         if step.id == step_id:
             return step
+        if step_id.startswith(UNDO) and (undo := undo_of(step)) is not None and undo.id == step_id:
+            return undo
     raise KeyError(step_id)

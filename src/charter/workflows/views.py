@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from charter.errors import CharterError
 from charter.model.principal import Principal
 from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
-from charter.model.template import AgentStep, Template
+from charter.model.template import UNDO, AgentStep, Template
 from charter.workflows import expressions
 from charter.workflows.facts import invocation_live
 from charter.workflows.quorum import standing, whom
@@ -34,9 +34,14 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
             "approval_required": any(item.what == "approval" for item in blockers),
             "invocations": invocations,
             "blocked_by": blockers,
-            "steps": {step.id: state.steps.get(step.id, StepState()).status for step in template.steps},
+            "steps": {
+                **{step.id: state.steps.get(step.id, StepState()).status for step in template.steps},
+                **{key: step.status for key, step in state.steps.items() if key.startswith(UNDO)},
+            },
             "output": state.output,
             "reason": state.reason,
+            "parent_workflow_id": state.parent_workflow_id,
+            "children": {key: step.child_workflow_id for key, step in state.steps.items() if step.child_workflow_id},
             "next_step": _next_step(state, invocations, blockers),
         }
     )
@@ -91,7 +96,7 @@ def blocked_by(state: State) -> tuple[Blocker, ...]:
     if not state.live:
         return ()
     held = "Paused: an operator resumes it (charter workflows resume)."
-    out = [] if state.moving else [Blocker(what="operator", who="an operator", since=state.updated_at, detail=held)]
+    out = [] if state.driven else [Blocker(what="operator", who="an operator", since=state.updated_at, detail=held)]
     out += [*_people(state), *_steps(state), *_calls(state)]
     for invocation in state.invocations.values():
         if invocation.status == "open":
@@ -124,7 +129,7 @@ def _people(state: State) -> Iterator[Blocker]:
 
 
 def _steps(state: State) -> Iterator[Blocker]:
-    for step_id, step in state.steps.items():
+    for step_id, step in state.driven_steps() if state.ending is not None else state.steps.items():
         if step.status == "review":
             detail = (
                 f"Step {step_id!r} failed, and a person says how it goes on (charter workflows review): {step.reason}"
@@ -136,6 +141,19 @@ def _steps(state: State) -> Iterator[Blocker]:
         elif step.status == "awaiting":
             detail = f"Step {step_id!r} waits until it is called back, at most until {step.timeout_at}."
             yield Blocker(what="callback", who="another system", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "polling":
+            detail = f"Step {step_id!r} asks {step.polls} again at {step.until}; answer {step.attempt}: {step.reason}"
+            yield Blocker(what="timer", who="charter", since=step.since, detail=detail, step_id=step_id)
+        elif step.status == "open" and step.child_workflow_id in state.children:
+            child_id = step.child_workflow_id or ""
+            begun = state.children[child_id].status == "running"
+            detail = (
+                f"Step {step_id!r} waits for workflow {child_id}." if begun else f"Step {step_id!r} starts {child_id}."
+            )
+            whom, what = (child_id, "workflow") if begun else ("charter", "engine")
+            yield Blocker.model_validate(
+                {"what": what, "who": whom, "since": step.since, "detail": detail, "step_id": step_id}
+            )
         elif step.status == "open" and step.waits_for is not None:
             until = f", until {step.timeout_at}" if step.timeout_at else ""
             detail = f"Step {step_id!r} waits for a signal of type {step.waits_for!r}{until}."

@@ -15,6 +15,14 @@ from charter.store.sqlite.book import APPROVAL, EFFECT, WORKFLOW
 MAX_PAGE = 1000
 
 
+_MARKS = {"template": "@", "blocked_on": ":"}
+_NAMED = {
+    ("template", False): "substr(template, 1, instr(template, '@') - 1)",
+    ("blocked_on", False): "substr(blocked_on, 1, instr(blocked_on, ':') - 1)",
+}
+"""The first part alone, where the value has no second; these expressions are those of the indexes (0004_run_lists.sql)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A table that can be listed: its columns, what orders it, and what it can be filtered by."""
@@ -31,8 +39,12 @@ class Listing:
             raise InvalidInput(f"A page has 1 to {MAX_PAGE} rows.", code="bad_page")
         conditions, values = ["tenant = ?"], [tenant]
         for name, value in self._wanted(where).items():
-            conditions.append(f"{name} = ?")
+            conditions.append(f"{_NAMED.get((name, _MARKS.get(name, '') in value), name)} = ?")
             values.append(value)
+        for mark, moment in ((">=", where.started_after), ("<", where.started_before)):
+            if moment is not None:
+                conditions.append(f"{self.time} {mark} ?")
+                values.append(moment)
         if page.after is not None:
             conditions.append(f"({self.time}, {self.key}) < (?, ?)")
             values.extend(_read_cursor(page.after))

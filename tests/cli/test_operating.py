@@ -1,0 +1,109 @@
+"""What operators do with runs from the command line: find them, hold them, have them go on, end them."""
+
+from __future__ import annotations
+
+import anyio
+
+from charter.model import commands as cmd
+from charter.server.app import running
+from charter.server.settings import load_settings
+from tests.cli.recorded import IDE, Recorded
+from tests.cli.support import Project
+
+READ = """
+name: read
+version: "1"
+steps:
+  - {id: look, type: action, tool: casebook__read_note, arguments: {name: "{{ trigger.note }}"}, on_failure: %s}
+"""
+
+
+def runs(project: Project, on_failure: str, *, driven: int = 1) -> str:
+    """A run of a template that reads a note which is not there, as a server would have driven it."""
+    (project.folder / "templates").mkdir(exist_ok=True)
+    (project.folder / "templates" / "read.yaml").write_text(READ % on_failure)
+    settings = load_settings(project.folder / "charter.toml", environ={})
+
+    async def work() -> str:
+        async with running(settings, drive=False) as charter:
+            start = cmd.StartWorkflow(template="read", input={"note": "late"}, purpose="Read it")
+            started = await charter.gate.handle(IDE, start)
+            for _ in range(driven):
+                await charter.engine.settle()
+            return str(started.workflow_id)
+
+    return anyio.run(work)
+
+
+def driven(project: Project) -> None:
+    settings = load_settings(project.folder / "charter.toml", environ={})
+
+    async def work() -> None:
+        async with running(settings, drive=False) as charter:
+            await charter.engine.settle()
+
+    anyio.run(work)
+
+
+def ids(project: Project, *options: str) -> list[str]:
+    return [row["workflow_id"] for row in project.ok("workflows", "list", *options, "--json").json["items"]]
+
+
+def test_runs_are_found_by_template_state_blocker_and_age(recorded: Recorded) -> None:
+    project = recorded.project
+    both = [recorded.waiting, recorded.done]
+    assert ids(project) == both, "newest first"
+    assert ids(project, "--template", "governed-session") == both
+    assert ids(project, "--template", "governed-session@1") == both
+    assert ids(project, "--template", "governed") == []
+    assert ids(project, "--status", "completed") == [recorded.done]
+    assert ids(project, "--blocked-on", "approval") == [recorded.waiting]
+    assert ids(project, "--blocked-on", "agent:nobody") == []
+    assert ids(project, "--older-than", "1d") == []
+    assert ids(project, "--newer-than", "1d", "--owner", "ann") == both
+    page = project.ok("workflows", "list", "--limit", "1", "--json").json
+    assert [row["workflow_id"] for row in page["items"]] == [recorded.waiting]
+    assert ids(project, "--after", page["next"]) == [recorded.done]
+    for wrong in ("7", "d", "-1d", "1y", "１d"):
+        assert project.here("workflows", "list", "--older-than", wrong).code == 2, wrong
+
+
+def test_a_run_is_held_and_goes_on(recorded: Recorded) -> None:
+    project, run = recorded.project, recorded.waiting
+    assert project.here("workflows", "pause", run, "--as", "dora", "--role", "approver").code == 1
+    told = project.ok("workflows", "pause", run, "-m", "holiday", "--role", "operator").out
+    assert "is paused" in told
+    shown = project.ok("workflows", "show", run, "--role", "operator").out
+    assert "an operator resumes it" in shown
+    assert project.here("workflows", "pause", run, "--role", "operator").code != 0, "it is paused already"
+    assert "is running" in project.ok("workflows", "resume", run, "--role", "operator").out
+    assert "is cancelled" in project.ok("workflows", "cancel", run, "--role", "operator").out
+    assert project.here("workflows", "resume", run, "--role", "operator").code != 0
+    paused = project.ok("audit", "log", "--type", "WORKFLOW_PAUSED", "--json").json["items"][-1]["data"]
+    assert paused["reason"] == "holiday"
+
+
+def test_a_failed_run_goes_on_when_an_operator_says_so(project: Project) -> None:
+    run = runs(project, "fail_workflow")
+    assert project.ok("workflows", "show", run, "--json").json["status"] == "failed"
+    assert project.here("workflows", "retry", run, "--as", "dora", "--role", "approver").code == 1
+    (project.folder / "casebook" / "late.md").write_text("Here it is.\n")
+    assert "is running" in project.ok("workflows", "retry", run, "-m", "the note is there", "--role", "operator").out
+    driven(project)
+    assert project.ok("workflows", "show", run, "--json").json["status"] == "completed"
+    assert project.here("workflows", "retry", run, "--role", "operator").code != 0
+    retried = project.ok("audit", "log", "--type", "WORKFLOW_RETRIED", "--json").json["items"][-1]["data"]
+    assert (retried["steps"], retried["reason"]) == (["look"], "the note is there")
+    assert project.ok("audit", "verify").code == 0
+
+
+def test_a_step_in_review_goes_on_as_an_operator_says(project: Project) -> None:
+    run = runs(project, "human_review")
+    mine = ("--role", "operator")
+    assert ids(project, "--blocked-on", "review") == [run]
+    assert project.here("workflows", "review", run, "look", "perhaps", *mine).code == 2
+    assert project.here("workflows", "review", run, "look", "supply", "--output", "{", *mine).code == 2
+    assert project.here("workflows", "review", run, "nowhere", "skip", *mine).code != 0
+    done = project.ok("workflows", "review", run, "look", "supply", "--output", '{"text": "by hand"}', *mine)
+    assert "look is completed" in done.out
+    assert project.ok("workflows", "show", run, "--json").json["status"] == "completed"
