@@ -27,12 +27,12 @@ PolicyFolder = Annotated[Path | None, typer.Option("--policies", help="A folder 
 
 
 def governed(config: Settings) -> tuple[ToolManifest, ...]:
-    """The tools that policies may speak of, in the order of their names."""
+    """The tools that policies may speak of, Charter's own among them, in the order of their names."""
     from charter.tools.folder import load_folder
+    from charter.tools.unconnected import UnconnectedTools
 
     folder = config.tools.manifests
-    found = (tool for upstream in load_folder(folder) for tool in upstream.tools) if folder else ()
-    return tuple(sorted(found, key=lambda tool: tool.name))
+    return UnconnectedTools(load_folder(folder) if folder else ()).all()
 
 
 def loaded(config: Settings, folder: Path | None) -> PolicySet:
