@@ -246,15 +246,17 @@ async def test_tool_calls_keep_no_place_and_add_no_events(
         moved.append(seq)
         await move(tenant, name, seq)
 
-    async with outbox(desk, listener):
+    async with outbox(desk, listener) as outlet:
         work = await desk.session()
         await listener.until(lambda: len(listener.heard) == 2)
         monkeypatch.setattr(desk.store, "move_place", counted)
-        before = len(await desk.whole_log())
+        before, token = len(await desk.whole_log()), await outlet.more(-1)
         for number in range(5):
             await work.invoke("counter__read", what=str(number))
+        assert await outlet.more(token, 0) == token, "a call wakes nobody"
         each = (len(await desk.whole_log()) - before) / 5
         await work.complete()
+        assert await outlet.more(token, 0) > token
         await listener.until(lambda: "workflow.run.completed" in listener.types)
     assert each == 3  # the decision, the intent, the outcome
     assert len(moved) <= 3

@@ -45,29 +45,28 @@ class Outlet:
         self._gate, self._store = gate, gate.parts.store
         self._origins: OrderedDict[tuple[str, str], Origin] = OrderedDict()
         self._waiting: set[asyncio.Event] = set()
+        self._count = 0
         gate.watchers.append(self._told)
 
     def _told(self, _tenant: str, _stream: str, types: Sequence[str]) -> None:
-        if self._waiting and not _TYPES.isdisjoint(types):
+        if not _TYPES.isdisjoint(types):
+            self._count += 1
             for event in self._waiting:
                 event.set()
 
     async def more(self, token: int, seconds: float = WATCH_SECONDS) -> int:
-        """Wait until this process has put something on record that leaves, or for so long that another's is seen.
-
-        Answers the store's change token; the same as ``token`` when nobody has appended anything.
+        """Wait until this process has put something on record that leaves since ``token``, or for so long that another's
+        is seen; answers the next token. A tool call, which nobody is told of, wakes nobody.
         """
-        event = asyncio.Event()
-        self._waiting.add(event)
-        try:
-            newest = await self._store.change_token()
-            if newest == token:
+        if self._count == token:
+            event = asyncio.Event()
+            self._waiting.add(event)
+            try:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(event.wait(), seconds)
-                newest = await self._store.change_token()
-            return newest
-        finally:
-            self._waiting.discard(event)
+            finally:
+                self._waiting.discard(event)
+        return self._count
 
     async def head(self, tenant: str) -> int:
         """The place after the newest event."""
