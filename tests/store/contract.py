@@ -125,6 +125,14 @@ class LogContract:
         await second.open()
         assert await second.version("acme", "wf_1") == 1
 
+    async def test_the_token_of_the_others_leaves_one_s_own_appends_out(self, store: Store, another: Another) -> None:
+        other = await another()
+        token = await store.others_token()
+        await store.append(a_batch("wf_1", 0))
+        assert await store.others_token() == token
+        await other.append(a_batch("wf_2", 0))
+        assert await store.others_token() != token
+
     async def test_the_change_token_tells_of_appends_by_anybody(self, store: Store, another: Another) -> None:
         second = await another()
         token = await store.change_token()

@@ -76,7 +76,8 @@ class EmbeddedEngine:
 
     async def run(self) -> None:
         """Drive until cancelled."""
-        token = await self._store.change_token()
+        token = await self._store.others_token()
+        await self._relay()
         try:
             while True:
                 self._wake.clear()
@@ -146,24 +147,27 @@ class EmbeddedEngine:
             self._resting[due] = asyncio.get_running_loop().time() + STUCK_SECONDS
 
     async def _sleep(self, token: int) -> int:
-        """Until something is due or was appended; answers the newest change token."""
+        """Until something is due or another process appended; answers the newest token of the others."""
         while not self._wake.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), await self._nap())
             await self._gate.give_up_waiting()
-            newest = await self._store.change_token()
+            newest = await self._store.others_token()
             if newest != token:
                 await self._relay()
                 return newest
-            if await self._nap() <= 0:
+            if self._resting or await self._nap() <= 0:
                 return newest
         return token
 
     async def _relay(self) -> None:
-        """Tell this process's watchers of what other processes appended, when anybody wants to know."""
+        """Tell this process's watchers of what other processes appended, when anybody wants to know.
+
+        They may hear of this process's own events once more: nobody tells whose they are.
+        """
         for tenant in await self._store.tenants():
             size = (await self._store.head(tenant)).size
-            seen = self._seen.get(tenant, size)
+            seen = max(self._seen.get(tenant, size), size - RELAY_EVENTS)
             if size > seen and self._relay_wanted():
                 streams: dict[str, list[str]] = {}
                 for stored in await self._store.log(tenant, seen, RELAY_EVENTS):

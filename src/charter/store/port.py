@@ -330,6 +330,12 @@ class Store(Protocol):
         """A number that differs when anybody, in any process, has appended since it was last read. Cheap."""
         ...
 
+    async def others_token(self) -> int:
+        """A number that differs when another opened store has appended since it was last read; one's own appends do not
+        count. It may be told late, by as long as an append takes. Cheap.
+        """
+        ...
+
     async def differences(self, tenant: str, made: Relisting, most: int) -> list[Difference]:
         """Where the lists, claims and pointers beside the log are not what the log makes of them; the first ``most``.
 

@@ -38,7 +38,7 @@ from charter.store.sqlite.relisting import differences
 from charter.store.sqlite.writer import Writer
 
 T = TypeVar("T")
-_HERE = 128  # up to so many events are read in the event loop itself
+_HERE = 256  # up to so many rows are read in the event loop itself
 
 _PUT_SNAPSHOT = (
     "INSERT INTO snapshots (tenant, stream, shape, version, data) VALUES (?, ?, ?, ?, ?) "
@@ -287,9 +287,10 @@ class SqliteStore:
         return await self._readers.scan(read)
 
     async def due(self, now: str, limit: int) -> list[Due]:
-        rows = await self._readers.many(
-            "SELECT tenant, workflow_id FROM workflows WHERE wake_at <= ? ORDER BY wake_at LIMIT ?", (now, limit)
+        sql = (
+            "SELECT tenant, workflow_id FROM workflows WHERE wake_at <= ? ORDER BY wake_at LIMIT ?"  # read off an index
         )
+        rows = self._readers.few(sql, (now, limit)) if limit <= _HERE else await self._readers.many(sql, (now, limit))
         return [Due(*row) for row in rows]
 
     async def next_wake(self) -> str | None:
@@ -300,6 +301,9 @@ class SqliteStore:
         # Our own commits come from another connection too, so this one number counts everybody's.
         row = self._readers.one("PRAGMA data_version")
         return int(row[0]) if row else 0
+
+    async def others_token(self) -> int:
+        return self._writer.others_token()
 
 
 def _closed() -> Unavailable:

@@ -84,6 +84,7 @@ class Writer:
         self._using = threading.Lock()
         self._commit_seconds = SHORT_SECONDS  # unknown yet: the thread makes the first
         self._frames = 0
+        self._others = 0
         (self._patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
         self._thread = threading.Thread(target=self._serve, name="charter-writer", daemon=True)
         self._thread.start()
@@ -106,6 +107,15 @@ class Writer:
         future: asyncio.Future[T] = loop.create_future()
         self._queue.put(_Run(job, alone, loop, future))
         return future
+
+    def others_token(self) -> int:
+        """The writing connection's ``data_version``, which its own commits leave as it is; the last one while it is in use."""
+        if self._using.acquire(blocking=False):
+            try:
+                (self._others,) = self._connection.execute("PRAGMA data_version").fetchone()
+            finally:
+                self._using.release()
+        return self._others
 
     def stop(self) -> None:
         """Commit what is queued, end the thread and close the connection. Nothing may be submitted after it."""
