@@ -241,6 +241,20 @@ def undone_run(*, retried: bool = False) -> Run:
     return run
 
 
+def phase_run() -> Run:
+    """A gate that stays shut once, one that opens, and a way back."""
+    gate = {"checks": [{"id": "c", "expression": "artifacts.a > 1"}]}
+    back = [{"to": "one", "on": "passed", "when": "artifacts.b == 1"}]
+    two = {"id": "two", "type": "agent", "artifacts": [{"name": "b"}], "go_back": back}
+    run = Run(template({"id": "one", "type": "agent", "artifacts": [{"name": "a"}], "gate": gate}, two)).start()
+    run.complete({"a": 1})
+    run.complete({"a": 2})
+    run.complete({"b": 1})
+    run.complete({"a": 2})
+    run.complete({"b": 2})
+    return run
+
+
 GOOD = record(approved_run())
 POLL, CHILD, UNDO, RETRIED = (
     record(each) for each in (polling_run(), parents_run(), undone_run(), undone_run(retried=True))
@@ -254,6 +268,7 @@ WAIT = record(waiting_run())
 SIGNAL, SAID, GIVEN_UP = record(signalled_run()), record(saying_run()), record(given_up_run())
 PAUSED = record(paused_run())
 CALLED = record(called_back_run())
+PHASE = record(phase_run())
 PAST = "2020-01-01T00:00:00.000Z"
 FUTURE = "2999-01-01T00:00:00.000Z"
 
@@ -485,6 +500,26 @@ CASES: dict[str, tuple[str, Callable[[], Trace]]] = {
         "retried_by_somebody",
         lambda: with_data(RETRIED, "WORKFLOW_RETRIED", steps=["a"]),
     ),
+    "a gate that was never open": ("gate_open_first", lambda: with_data(PHASE, "GATE_CHECKED", 1, outcome="waiting")),
+    "a gate open before anything is handed in": (
+        "gate_open_first",
+        lambda: with_data(PHASE, "GATE_CHECKED", 0, outcome="open", results=[]),
+    ),
+    "a gate open though a check blocks": (
+        "gate_open_first",
+        lambda: with_data(
+            PHASE,
+            "GATE_CHECKED",
+            1,
+            results=[{"check": "c", "kind": "expression", "severity": "blocking", "outcome": "error"}],
+        ),
+    ),
+    "a step again without a way back": ("again_by_a_way_back", lambda: without(PHASE, "PHASE_WENT_BACK")),
+    "a way back to another step": (
+        "again_by_a_way_back",
+        lambda: with_data(PHASE, "PHASE_WENT_BACK", to_step="nowhere"),
+    ),
+    "a visit that was not counted": ("again_by_a_way_back", lambda: with_data(PHASE, "PHASE_WENT_BACK", visit=5)),
     "an unknown event": ("known_event", lambda: [*GOOD[:4], replace(GOOD[4], type="SOMETHING"), *GOOD[5:]]),
     "a payload of another shape": ("known_event", lambda: with_data(GOOD, "TOOL_INVOKE", surprise=1)),
 }

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
 
+from charter.errors import Refused
 from charter.model import commands as cmd
 from charter.model.principal import Principal
 from charter.server.app import Charter, running
@@ -90,10 +92,22 @@ async def an_invoice_is_due(charter: Charter, ids: dict[str, str]) -> None:
     await charter.gate.handle(SCRIBE, started)
 
 
+async def an_agent_hands_in_a_report(charter: Charter, ids: dict[str, str]) -> None:
+    """A phase: first too little is handed in, then enough; Charter gathers its evidence, and people are asked."""
+    started = await charter.gate.handle(SCRIBE, cmd.StartWorkflow(template="report", purpose="Report on case 12"))
+    ids["wf"], ids["inv"] = started.workflow_id, started.invocations[0].agent_invocation_id
+    run = {"workflow_id": ids["wf"], "agent_invocation_id": ids["inv"]}
+    with suppress(Refused):
+        await charter.gate.handle(SCRIBE, cmd.CompleteStep(**run, output={"report": {"note": "welcome", "words": 3}}))
+    await charter.gate.handle(SCRIBE, cmd.CompleteStep(**run, output={"report": {"note": "welcome", "words": 120}}))
+    await charter.engine.settle()
+
+
 SCENES: tuple[Scene, ...] = (
     an_invoice_is_due,
     an_agent_asks_to_write_a_note,
     the_agent_goes_on,
     a_payment_is_cut_off,
+    an_agent_hands_in_a_report,
 )
 FILES = {"the bank changes a tool": "changed", "the bank will die in a payment": "dies"}

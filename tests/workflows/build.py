@@ -23,7 +23,7 @@ from charter.model.template import ActionStep, Template
 from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
-from charter.workflows import facts, views
+from charter.workflows import facts, gate_steps, views
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Given
 from charter.workflows.outbound import call_of
@@ -349,7 +349,7 @@ class Run:
         step = step_named(self.template, step_id)
         if step.type == "external":  # which tool it is does not matter here
             step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": step.url})
-        asked, filled = call_of(step, self.state.scope(), "")
+        asked, filled = call_of(step, gate_steps.scope_of(self.state, self.template, step_id), "")
         proposal = rules.step_proposal(self.state, step_id)
         arguments = proposal.made.arguments if proposal else filled
         call = self.call(ENGINE, asked.rpartition("__")[2], arguments, proposal=proposal, step_id=step_id)

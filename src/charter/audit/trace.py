@@ -17,6 +17,7 @@ from charter.audit.findings import Finding
 from charter.audit.trace_approvals import Invocation, Run
 from charter.audit.trace_calls import Calls
 from charter.audit.trace_children import Children
+from charter.audit.trace_phases import Phases
 from charter.audit.trace_undoing import Undoing
 from charter.model import events as ev
 from charter.model import signal_events as sev
@@ -38,6 +39,8 @@ TRACE_RULES = {
     "callback_ends_a_wait": "A step that waits to be called back ends when it was, or fails; a callback is taken once.",
     "signal_by_its_step": "A signal is sent by an open signal step.",
     "nothing_new_while_paused": "A paused run opens no step and begins no call.",
+    "gate_open_first": "Work that was handed in completes its step only when the gate was found open.",
+    "again_by_a_way_back": "A step is done again only where the run went back, on record and counted.",
     "branch_as_decided": "A condition is true or false, and no step of the branch that it left out is opened.",
     "invocation_granted_first": "A tool call names an invocation that was granted, is open, and allows the tool.",
     "call_within_step": "A tool call happens in an open step; without an invocation, in a step that makes calls.",
@@ -86,6 +89,7 @@ class _Trace:
     findings: list[Finding] = field(default_factory=list)
     run: Run = field(default_factory=Run)
     left_out: set[str] = field(default_factory=set)
+    left_out_by: dict[str, set[str]] = field(default_factory=dict)
     again_at: dict[str, str] = field(default_factory=dict)
     paused: bool = False
     retried: set[str] = field(default_factory=set)
@@ -98,11 +102,13 @@ class _Trace:
     calls: Calls = field(init=False)
     children: Children = field(init=False)
     undoing: Undoing = field(init=False)
+    phases: Phases = field(init=False)
 
     def __post_init__(self) -> None:
         self.calls = Calls(self.run, self.say)
         self.children = Children(self.say)
         self.undoing = Undoing(self.run, self.say)
+        self.phases = Phases(self.run, self.say)
 
     def say(self, rule: str, text: str) -> None:
         """One more finding, at the event being read."""
@@ -178,7 +184,11 @@ class _Trace:
 
     def on_step(self, data: ev.WorkflowStep) -> None:
         before = self.run.steps.get(data.step_id)
-        self.run.steps[data.step_id] = "opened" if data.status == "reopened" else data.status
+        self.phases.on_step(data, before)
+        if data.status == "again":
+            self._take_back(data.step_id)
+            return
+        self.run.steps[data.step_id] = "opened" if data.status in ("reopened", "returned") else data.status
         self.run.step_types[data.step_id] = data.step_type
         if before == "review":
             self._check_review(data)
@@ -220,6 +230,14 @@ class _Trace:
         if not open_ or self.run.step_types.get(step_id) != "external" or step_id in self.called_back:
             self.say("callback_ends_a_wait", f"Step {step_id} is called back, and does not wait for it.")
         self.called_back.add(step_id)
+
+    def _take_back(self, step_id: str) -> None:
+        """The step is as if it had never been; what a condition left out is decided anew."""
+        self.run.steps.pop(step_id, None)
+        self.again_at.pop(step_id, None)
+        self.waits.pop(step_id, None)
+        self.called_back.discard(step_id)
+        self.left_out.difference_update(self.left_out_by.pop(step_id, ()))
 
     def _check_order(self, data: ev.WorkflowStep, before: str | None) -> None:
         if data.status == "opened":
@@ -292,7 +310,8 @@ class _Trace:
         if not isinstance(value, bool) or output.get("branch") != ("if_true" if value else "if_false"):
             self.say("branch_as_decided", f"Condition {data.step_id} takes a branch that is not its value's.")
         if isinstance(left_out, list):
-            self.left_out.update(name for name in left_out if isinstance(name, str))
+            self.left_out_by[data.step_id] = {name for name in left_out if isinstance(name, str)}
+            self.left_out.update(self.left_out_by[data.step_id])
 
     def on_agent(self, data: ev.AgentInvoke) -> None:
         known = self.run.invocations.get(data.agent_invocation_id)
@@ -302,10 +321,16 @@ class _Trace:
             if self.run.steps.get(data.step_id) != "opened":
                 self.say("step_opened_first", f"An agent is invoked for step {data.step_id}, which is not open.")
             self.run.invocations[data.agent_invocation_id] = Invocation(
-                data.step_id, data.allowed_tools, data.expires_at
+                data.step_id, data.allowed_tools, data.expires_at, data.forbidden_tools, data.agent
             )
         elif known is None or not known.open:
             self.say("invocation_granted_first", f"{data.agent_invocation_id} ends and was not open.")
+        elif data.status == "claimed":
+            if known.agent != "*":
+                self.say(
+                    "invocation_granted_first", f"{data.agent_invocation_id} is claimed and was not for any agent."
+                )
+            known.agent = data.agent
         else:
             known.open = False
 
@@ -324,5 +349,7 @@ _HANDLERS: dict[str, Callable[[_Trace, Any], None]] = {
     "CALLBACK_RECEIVED": _Trace.on_callback,
     "SIGNAL_SENT": _Trace.on_sent,
     "AGENT_INVOKE": _Trace.on_agent,
+    "GATE_CHECKED": lambda trace, data: trace.phases.on_gate(data),
+    "PHASE_WENT_BACK": lambda trace, data: trace.phases.on_back(data),
     **dict.fromkeys(ev.ENDINGS, _Trace.on_ended),
 }

@@ -24,11 +24,17 @@ class Invocation:
     step_id: str
     allowed_tools: tuple[str, ...]
     expires_at: str
+    forbidden_tools: tuple[str, ...] = ()
+    agent: str = ""
     open: bool = True
 
     def allows(self, tool: str) -> bool:
-        """A name, or a beginning before a final ``*``."""
-        return any(tool == each or (each.endswith("*") and tool.startswith(each[:-1])) for each in self.allowed_tools)
+        """A name, or a beginning before a final ``*``; what is forbidden outweighs what is allowed."""
+        return _covers(self.allowed_tools, tool) and not _covers(self.forbidden_tools, tool)
+
+
+def _covers(patterns: tuple[str, ...], tool: str) -> bool:
+    return any(tool == each or (each.endswith("*") and tool.startswith(each[:-1])) for each in patterns)
 
 
 @dataclass(slots=True)

@@ -80,12 +80,14 @@ def validate(
 ) -> None:
     """Check template files: shape, steps, expressions, tools. Names file, line and mend; exit code 2 when one is bad."""
     from charter.manifests.templates import read_template
+    from charter.server.template_folder import bindings_beside
     from charter.workflows.expressions import problem
 
     known = {tool.name for tool in governed(settings())}
     bad, checked = False, []
     for path in files:
-        file = read_template(path.read_text(encoding="utf-8"), path.name, check_expression=problem)
+        text, bindings = path.read_text(encoding="utf-8"), bindings_beside(path)
+        file = read_template(text, path.name, check_expression=problem, bindings=bindings)
         findings = file.findings(tools=known, check_expression=problem, strict=strict)
         bad = bad or any(item.level == "error" for item in findings)
         checked.append({"file": str(path), "template": file.template.ref, "findings": findings})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from charter.errors import InvalidInput
@@ -110,6 +111,9 @@ class AgentCommands:
             given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
             if live:
                 self._gate.templates.check_output(given.template, state, command)
+                given = replace(
+                    given, schema_problems=self._gate.templates.schema_problems(given.template, state, command)
+                )
             return rules.decide(state, command, given)
 
         draft = await self._gate.transact(principal, command.workflow_id or "", make, ctx)

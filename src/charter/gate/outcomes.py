@@ -27,6 +27,7 @@ from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
 from charter.workflows.draft import Call, Draft, Secret
 from charter.workflows.facts import invocation_live
+from charter.workflows.gate_steps import scope_of
 from charter.workflows.outbound import call_of, judged
 from charter.workflows.state import State, StepState
 from charter.workflows.steps import step_named
@@ -103,7 +104,8 @@ class Effects:
             tool = proposal.made.tool
             arguments, _ = await self._gate.prepare.real_call(state.tenant, proposal)
         else:
-            tool, arguments = call_of(step, state.scope(), state.steps.get(step.id, StepState()).opened_at)
+            opened_at = state.steps.get(step.id, StepState()).opened_at
+            tool, arguments = call_of(step, scope_of(state, template, step.id), opened_at)
         return await self._gate.prepare.for_arguments(
             state, principal, tool, arguments, now, invocation_id=None, step_id=step.id
         )

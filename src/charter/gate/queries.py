@@ -60,7 +60,10 @@ class Queries:
         state = await self._gate.states.fresh(principal.tenant, workflow_id)
         if state is None:
             raise NotFound(f"There is no workflow {one_line(workflow_id)}.", code="unknown_workflow")
-        self._demand(facts_of.workflow_facts(state, principal, action))
+        now = self._gate.moment()[0]
+        works = any(facts_of.invocation_live(state, key, principal, now) for key in state.invocations)
+        facts = facts_of.workflow_facts(state, principal, action)
+        self._demand(facts.model_copy(update={"invocation_live": works}) if works else facts)
         return state
 
     async def workflow(self, principal: Principal, workflow_id: str) -> WorkflowContext:
@@ -108,11 +111,7 @@ class Queries:
                 code="no_invocation",
                 next_step="Call get_workflow to see your open invocations.",
             )
-        allowed = (
-            tool
-            for tool in self.visible(principal)
-            if any(facts_of.matches(pattern, tool.name) for pattern in invocation.allowed_tools)
-        )
+        allowed = (tool for tool in self.visible(principal) if facts_of.allows(invocation, tool.name))
         return tuple(self._view(state, principal, tool, invocation_id, invocation.step_id, now) for tool in allowed)
 
     def _view(
@@ -130,7 +129,7 @@ class Queries:
             arguments={},
             approval=None,
             grant_id=None,
-        ).model_copy(update={"input": None})
+        ).model_copy(update={"input": None, "arguments_refused": None})
         verdict = self._parts.evaluator.evaluate(facts).verdict
         approval = {"permit": "not_needed", "require_approval": "needed"}.get(verdict, "depends")
         return ToolView.model_validate(

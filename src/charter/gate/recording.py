@@ -94,7 +94,7 @@ def _listed_differently(before: State, after: State, events: list[ev.Event]) -> 
         return True
     if wake_at(before) != wake_at(after):
         return True
-    return any(event.type in ("EFFECT_IN_DOUBT", "EFFECT_RESOLVED") for event in events)
+    return any(event.type in ("EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "AGENT_INVOKE") for event in events)
 
 
 def _workflow_row(state: State) -> WorkflowRow:

@@ -103,6 +103,8 @@ MOMENTS: Final[Mapping[str, Mapping[str, str]]] = {
     "CHILD_STARTED": {"step_id": Attr.STEP, "child_workflow_id": Attr.CHILD},
     "CHILD_ENDED": {"step_id": Attr.STEP, "child_workflow_id": Attr.CHILD, "status": Attr.STEP_STATUS},
     "STEP_REVIEWED": {"step_id": Attr.STEP, "resolution": Attr.STEP_STATUS},
+    "GATE_CHECKED": {"step_id": Attr.STEP, "outcome": Attr.STEP_STATUS},
+    "PHASE_WENT_BACK": {"to_step": Attr.STEP, "on": Attr.STEP_STATUS},
     "SIGNAL_DELIVERED": {"step_id": Attr.STEP},
     "CALLBACK_RECEIVED": {"step_id": Attr.STEP},
     "SIGNAL_SENT": {"step_id": Attr.STEP},

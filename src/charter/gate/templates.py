@@ -7,12 +7,13 @@ from functools import lru_cache
 import orjson
 from pydantic import ValidationError
 
-from charter.errors import Conflict, IntegrityError, NotFound
+from charter.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from charter.gate.parts import Templates
 from charter.manifests.arguments import CompiledSchema, check_value, compile_schema
 from charter.manifests.templates import template_hash as hash_of
 from charter.model import commands as cmd
 from charter.model.base import Json, JsonObject
+from charter.model.phase import Check
 from charter.model.template import AgentStep, Template
 from charter.store.port import Store
 from charter.workflows.state import State
@@ -94,5 +95,31 @@ class KnownTemplates:
         """What the agent hands over against its step's schema. Raises ``InvalidInput``."""
         invocation = state.invocations[command.agent_invocation_id or ""]
         step = step_named(template, invocation.step_id)
-        if isinstance(step, AgentStep) and step.output_schema is not None:
-            _check(step.output_schema, command.output, f"The output of step {step.id!r}")
+        if isinstance(step, AgentStep) and (schema := step.handed_over) is not None:
+            _check(schema, command.output, f"The output of step {step.id!r}")
+
+    def schema_problems(
+        self, template: Template, state: State, command: cmd.CompleteStep
+    ) -> dict[str, tuple[str, ...]]:
+        """What the schemas of the gate's checks say of the artifacts, by check; the decider judges by it."""
+        step = step_named(template, state.invocations[command.agent_invocation_id or ""].step_id)
+        if not isinstance(step, AgentStep) or step.gate is None:
+            return {}
+        checks = [check for check in step.gate.checks if check.document_schema is not None]
+        return {check.id: _problems(check, command.output) for check in checks}
+
+
+def _problems(check: Check, output: Json) -> tuple[str, ...]:
+    schema = _compiled(orjson.dumps(check.document_schema, option=orjson.OPT_SORT_KEYS))
+    if check.artifact is None:
+        value = output
+    elif isinstance(output, dict) and check.artifact in output:
+        value = output[check.artifact]
+    else:
+        return (f"there is no artifact {check.artifact!r}",)
+    try:
+        check_value(schema, value, what=check.id)
+    except InvalidInput as error:
+        found = error.detail.get("problems", []) if error.detail else []
+        return tuple(f"{item['pointer'] or 'it'}: {item['message']}" for item in found) or (error.message,)
+    return ()

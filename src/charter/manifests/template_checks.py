@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
-from charter.manifests import input_secrets, signal_checks
+from charter.manifests import input_secrets, phase_checks, signal_checks
 from charter.manifests.arguments import compile_schema
+from charter.manifests.finding import TEXT as _TEXT
 from charter.manifests.finding import Finding
 from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
 from charter.model.base import JsonObject
@@ -35,7 +36,6 @@ MAX_STEPS: Final = 100
 CheckExpression = Callable[[str], str | None]
 """Compiles one CEL source; None, or what is wrong with it. ``workflows.expressions.problem`` is one."""
 
-_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'")
 _STEP_KEY = re.compile(r"""(?<![\w.])steps\[\s*(?:"([^"]*)"|'([^']*)')\s*\]\.?(\w*)\.?(\w*)""")
 _STEP_NAME = re.compile(r"(?<![\w.])steps\.([A-Za-z_]\w*)\b(?!\s*\()\.?(\w*)\.?(\w*)")
 _SIGNAL = re.compile(r"(?<![\w.])signal\b")
@@ -58,11 +58,12 @@ def validate(
     resolve is a warning, and an error when ``strict``. Errors would fail at run time; warnings might.
     """
     graph = _Graph(template)
-    found = [*_schemas(template), *graph.findings()]
+    found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template)]
     found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
     found += _installed(template, tools, roles, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):
         found += [*_branches(template, graph), *callbacks(template)]
+        found += phase_checks.ways_back(template, graph.before)
         for pointer, source, step in _sources(template):
             problem = check_expression(source) if check_expression else None
             if problem is not None:
@@ -72,6 +73,7 @@ def validate(
             elif pointer.startswith("/on_"):
                 found += [Finding("error", *misread) for misread in signal_checks.misread(pointer, source)]
             else:
+                found += phase_checks.names(step, pointer, source)
                 found += _references(template, graph, pointer, source, step)
     return sorted(found, key=lambda item: _position(item.where))
 
@@ -141,7 +143,8 @@ def _branches(template: Template, graph: _Graph) -> Iterator[Finding]:
             yield from _distinct(template, step, f"/steps/{index}/distinct_from")
         names = ("if_true", "if_false") if isinstance(step, ConditionStep) else ("if_approved", "if_rejected")
         on_yes, on_no = branches_of(step)
-        if isinstance(step, ConditionStep) and not (on_yes or on_no):
+        asked = any(step.id in (other.condition or "") for other in template.steps)
+        if isinstance(step, ConditionStep) and not (on_yes or on_no or asked):
             mend = "Name the steps that depend on it in `if_true` or `if_false`."
             yield Finding("warning", f"/steps/{index}", "no step depends on this condition", mend)
         for branch, named in zip(names, (on_yes, on_no), strict=True):
@@ -220,6 +223,7 @@ def _installed(
                 yield Finding(level, f"{where}/{place}", text, mend)
         if isinstance(step, AgentStep):
             yield from _patterns(step, where, tools, level)
+            yield from phase_checks.installed(step, where, tools, level)
         if roles is not None:
             yield from _roles(step, where, roles, level)
 
@@ -255,6 +259,8 @@ def _roles(step: Step, where: str, roles: Collection[str], level: Literal["error
     named: list[tuple[str, str]] = []
     if isinstance(step, AgentStep) and step.agent and step.agent.startswith("role:"):
         named.append((f"{where}/agent", step.agent[5:]))
+    if isinstance(step, AgentStep):
+        named += phase_checks.roles(step, where)
     if isinstance(step, ApprovalStep):
         named += [
             (f"{where}/requirements/{number}/role", item.role)
@@ -313,6 +319,7 @@ def _of_step(step: Step) -> Iterator[tuple[str, str]]:
     for name in _TEXTS.get(step.type, ()):
         yield from ((f"/{name}", source) for source in expressions_in(getattr(step, name)))
     yield from outbound_sources(step)
+    yield from phase_checks.sources(step, "")
 
 
 def _of_wait(step: WaitStep) -> Iterator[tuple[str, str]]:
@@ -364,9 +371,9 @@ def _output_field(template: Template, target: Step, name: str, where: str, asked
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)
-    if isinstance(target, AgentStep) and target.output_schema is not None:
+    if isinstance(target, AgentStep) and (schema := target.handed_over) is not None:
         what = f"the output of step {ref!r}"
-        yield from _field(target.output_schema, name, f"steps.{ref}.output.{name}", asked, where, what)
+        yield from _field(schema, name, f"steps.{ref}.output.{name}", asked, where, what)
 
 
 def _field(schema: JsonObject, name: str, path: str, asked: str, where: str, what: str) -> Iterator[Finding]:

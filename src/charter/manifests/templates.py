@@ -11,14 +11,16 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from charter.errors import Conflict, InvalidInput, Misconfigured, NotFound
+from charter.manifests.dialects import Translated, form_of, translate
+from charter.manifests.dialects.bindings import NONE, Bindings
 from charter.manifests.finding import Finding
 from charter.manifests.template_checks import CheckExpression, validate
 from charter.manifests.yaml_text import Document, load
@@ -50,6 +52,7 @@ STEP_MODELS: Final[dict[str, Any]] = {
     "signal": SignalStep,
     "workflow": ChildStep,
 }
+Level = Literal["error", "warning"]
 _REF = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@([0-9]+(?:\.[0-9]+){0,2}))?")
 
 
@@ -59,15 +62,32 @@ class TemplateFile:
 
     template: Template
     document: Document
+    translated: Translated | None = None
+    """What came of a document in another form."""
 
     def findings(self, **installation: Any) -> list[Finding]:
-        """What ``validate`` finds, with the line of each."""
-        return [item.at(self.document.line(item.where)) for item in validate(self.template, **installation)]
+        """What ``validate`` finds, with the line of each; of a document in another form also what only its reader knows."""
+        found = validate(self.template, **installation)
+        if self.translated is None:
+            return [item.at(self.document.line(item.where)) for item in found]
+        level: Level = "error" if installation.get("strict") else "warning"
+        names = [Finding(level, item.where, item.text, item.mend) for item in self.translated.unbound]
+        moved = [replace(item, where=self.translated.place(item.where)) for item in found]
+        listed = dict.fromkeys([*self.translated.findings, *names, *moved])
+        return [item.at(self.document.line(item.where)) for item in listed]
 
 
-def read_template(text: str, filename: str, *, check_expression: CheckExpression | None = None) -> TemplateFile:
-    """The template in ``text``, which is YAML or JSON; see :func:`load_template` for the errors."""
+def read_template(
+    text: str, filename: str, *, check_expression: CheckExpression | None = None, bindings: Bindings = NONE
+) -> TemplateFile:
+    """The template in ``text``, which is YAML or JSON; see :func:`load_template` for the errors.
+
+    A document in another form is translated; ``bindings`` say what its names mean here.
+    """
     document = _document(text, filename)
+    form = form_of(document.value)
+    if form is not None:
+        return _translated(document, translate(document.value, form, bindings), check_expression)
     if not isinstance(document.value, dict):
         raise _invalid(document, [_problem("", "a template is a map", "Start with `name:`, `version:` and `steps:`.")])
     fields = {key: value for key, value in document.value.items() if key != "$schema"}  # editors read it
@@ -83,14 +103,38 @@ def read_template(text: str, filename: str, *, check_expression: CheckExpression
     return found
 
 
-def load_template(text: str, filename: str, *, check_expression: CheckExpression | None = None) -> Template:
+def _translated(document: Document, made: Translated, check_expression: CheckExpression | None) -> TemplateFile:
+    if made.native is None:
+        wrong = [item for item in made.findings if item.level == "error"]
+        raise _invalid(document, [_problem(item.where, item.text, item.mend) for item in wrong])
+    try:
+        template = Template.model_validate(made.native)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = [_of_pydantic(item, document) for item in details]
+        raise _invalid(document, [{**item, "pointer": made.place(item["pointer"])} for item in problems]) from None
+    found = TemplateFile(template, document, made)
+    wrong = [item for item in found.findings(check_expression=check_expression) if item.level == "error"]
+    if wrong:
+        raise _invalid(document, [_problem(item.where, item.text, item.mend) for item in wrong])
+    return found
+
+
+def load_template(
+    text: str, filename: str, *, check_expression: CheckExpression | None = None, bindings: Bindings = NONE
+) -> Template:
     """The template in ``text``; ``filename`` names it in errors, ``check_expression`` compiles its CEL.
 
     Raises ``InvalidInput`` (``template_invalid``): the message names file, line, pointer and the first problem;
     ``detail.problems`` has them all. Refused besides a wrong shape: more than 256 KiB or 64 levels, YAML aliases, keys
-    given twice, and what would fail at run time (unknown needs, cycles, references to nothing, schemas that are none).
+    given twice, and what would fail at run time (unknown needs, cycles, references to nothing, schemas that are none); of
+    documents in another form also actions that no ``bindings`` bind to a tool.
     """
-    return read_template(text, filename, check_expression=check_expression).template
+    found = read_template(text, filename, check_expression=check_expression, bindings=bindings)
+    needed = [item for item in found.translated.unbound if item.needed] if found.translated is not None else []
+    if needed:
+        raise _invalid(found.document, [_problem(item.where, item.text, item.mend) for item in needed])
+    return found.template
 
 
 def _problem(pointer: str, text: str, mend: str) -> dict[str, str]:

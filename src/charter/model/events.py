@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds, Requirement, Signature
 from charter.model.base import Json, JsonObject, Model
+from charter.model.phase import ArgumentRule, GateChecked, PhaseWentBack
 from charter.model.policy import Facts, Obligation, Verdict
 from charter.model.principal import Channel, Principal
 from charter.model.run_events import (
@@ -75,18 +76,9 @@ class WorkflowStep(Model):
     step_id: str
     step_type: str
     status: Literal[
-        "opened",
-        "completed",
-        "failed",
-        "skipped",
-        "rejected",
-        "expired",
-        "retrying",
-        "polling",
-        "reopened",
-        "review",
-        "awaiting",
-    ]
+        "opened", "completed", "failed", "skipped", "rejected", "expired", "retrying", "polling", "reopened", "review",
+        "awaiting", "submitted", "returned", "again",
+    ]  # fmt: skip
     output: Json = None
     until: str | None = Field(default=None, description="When Charter goes on with it by itself.")
     waits_for: str | None = Field(default=None, description="The type of signal that a wait is for.")
@@ -138,13 +130,15 @@ class CallbackReceived(Model):
 
 
 class AgentInvoke(Model):
-    """An invocation was granted to an agent for one step, or ended."""
+    """An invocation was granted to an agent for one step, claimed by one, or ended."""
 
     agent_invocation_id: str
     step_id: str
-    status: Literal["granted", "ended", "expired", "revoked"]
+    status: Literal["granted", "claimed", "ended", "expired", "revoked"]
     agent: str
     allowed_tools: tuple[str, ...] = ()
+    forbidden_tools: tuple[str, ...] = ()
+    argument_rules: tuple[ArgumentRule, ...] = ()
     calls: int = 0
     expires_at: str = ""
 
@@ -408,6 +402,8 @@ PAYLOADS: dict[str, type[Model]] = {
     "SCHEDULE_FIRED": ScheduleFired,
     "SCHEDULE_MISSED": ScheduleMissed,
     "AGENT_INVOKE": AgentInvoke,
+    "GATE_CHECKED": GateChecked,
+    "PHASE_WENT_BACK": PhaseWentBack,
     "PROPOSAL_MADE": ProposalMade,
     "POLICY_DECISION": PolicyDecision,
     "APPROVAL_REQUESTED": ApprovalRequested,

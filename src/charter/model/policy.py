@@ -124,6 +124,9 @@ class Facts(Model):
     purpose: str | None = None
     case_id: str | None = None
     tool_allowed: bool = Field(default=False, description="The open step's allowed tools include this tool.")
+    arguments_refused: str | None = Field(
+        default=None, description="The rule of the open step that the arguments break, in words; never a value."
+    )
     dry_run: bool = False
     calls_used: int = 0
     calls_budget: int = 0

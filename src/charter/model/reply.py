@@ -9,6 +9,7 @@ from pydantic import Field
 from charter.model.approval import ApprovalRequest, Requirement
 from charter.model.base import Json, JsonObject, Model
 from charter.model.events import ApprovalDecided, ApprovalDelegated
+from charter.model.phase import ArgumentRule
 from charter.model.policy import Decision
 
 
@@ -23,6 +24,12 @@ class OpenInvocation(Model):
     calls_left: int = 0
     expires_at: str = ""
     output_schema: JsonObject | None = None
+    forbidden_tools: tuple[str, ...] = Field(default=(), description="They outweigh the allowed ones.")
+    argument_rules: tuple[ArgumentRule, ...] = Field(
+        default=(), description="What the arguments of allowed tools must be; a call that breaks one is denied."
+    )
+    checks: tuple[str, ...] = Field(default=(), description="What will be checked before the step ends as completed.")
+    returned: tuple[str, ...] = Field(default=(), description="Why the work came back, when it did.")
 
 
 class Blocker(Model):

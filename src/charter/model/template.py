@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from charter.model.approval import Escalation, Requirement, Separation
 from charter.model.base import Json, JsonObject, Model, Name
 from charter.model.outbound import Callback, HttpCall, Message
+from charter.model.phase import ArgumentRule, Artifact, Check, GoBack, artifacts_schema
 from charter.model.principal import person_key
 from charter.model.template_parts import (
     LONGEST,
@@ -48,18 +49,41 @@ class AgentStep(StepBase):
     type: Literal["agent"]
     instructions: str = Field(default="", description="What the agent is to do; may hold {{ CEL }}.")
     agent: str | None = Field(
-        default=None, description="An agent's id or role:NAME; default: who started the workflow."
+        default=None,
+        description="An agent's id, role:NAME, or * for the first agent to claim it; default: who started the workflow.",
     )
     allowed_tools: tuple[str, ...] = Field(
         default=(), description="Governed names (server__tool); a * at the end of one matches the rest. Default: none."
     )
-    calls: int = Field(default=1000, ge=0, description="How many tool calls the invocation may make.")
+    forbidden_tools: tuple[str, ...] = Field(
+        default=(), description="Outweighs allowed_tools; a * at the end of one matches the rest."
+    )
+    argument_rules: tuple[ArgumentRule, ...] = Field(
+        default=(),
+        description="What the arguments of allowed tools must be; every rule that is about a call must hold.",
+    )
+    calls: int = Field(default=1000, ge=0, description="How many tool calls the step may make, over all its tries.")
     expires_after_seconds: int = Field(
         default=86_400, ge=1, description="The step fails when it is not completed by then."
     )
     output_schema: JsonObject | None = Field(
         default=None, description="JSON Schema that the output of complete_step must satisfy."
     )
+    artifacts: tuple[Artifact, ...] = Field(
+        default=(), description="What the agent must hand over, by name: the output is then a map of them."
+    )
+    gate: Gate | None = Field(default=None, description="What must hold before the step ends as completed.")
+    go_back: tuple[GoBack, ...] = Field(
+        default=(), description="When the run goes back to an earlier agent step; the first that applies is taken."
+    )
+    max_visits: int = Field(
+        default=3, ge=1, le=50, description="How often the run may come to this step; going back beyond fails the run."
+    )
+
+    @property
+    def handed_over(self) -> JsonObject | None:
+        """JSON Schema of what the agent hands over, or None for anything: ``output_schema``, or made of the artifacts."""
+        return artifacts_schema(self.artifacts) if self.artifacts else self.output_schema
 
 
 class CallStep(StepBase):
@@ -214,6 +238,39 @@ class ApprovalStep(StepBase):
         return self
 
 
+class GateApproval(ApprovalStep):
+    """Who opens a gate. Its ``id`` and ``type`` are given; ``needs`` and ``if`` are not for it."""
+
+    id: Name = Field(default="gate", description="Leave it out.")
+    type: Literal["approval"] = Field(default="approval", description="Leave it out.")
+    question: str = Field(default="", description="What people are asked; default: whether the step may end.")
+
+
+class Gate(Model):
+    """What stands between an agent's work and the end of its step: checks, and people where ``approval`` is there.
+
+    Checks that Charter can judge at once come first, then those that it gathers evidence for; people are asked last, about
+    the questions and the gate itself together. The agent can do nothing meanwhile.
+    """
+
+    checks: tuple[Check, ...] = ()
+    approval: GateApproval | None = Field(
+        default=None, description="People who must say yes; they answer the questions."
+    )
+    attempts: int = Field(
+        default=5, ge=1, le=100, description="How often it may be tried in one visit before the step fails."
+    )
+    timeout_seconds: int | None = Field(
+        default=None, ge=1, le=315_360_000, description="How long it may take to open once the work was handed in."
+    )
+    on_timeout: Literal["reject", "fail", "return", "human_review"] = Field(
+        default="reject", description="The run ends as rejected or failed, the agent goes on, or an operator says how."
+    )
+    on_reject: Literal["reject", "return"] = Field(
+        default="reject", description="When people say no to the gate: the run ends as rejected, or the agent goes on."
+    )
+
+
 class ConditionStep(StepBase):
     """Branches: it ends at once, and the steps of the branch that was not taken are skipped when their turn comes.
 
@@ -292,6 +349,8 @@ class SignalStep(StepBase):
     type: Literal["signal"]
     signal: SignalText
 
+
+AgentStep.model_rebuild()
 
 Step = Annotated[
     AgentStep

@@ -64,7 +64,7 @@ def _decide(compiled: Compiled, set_hash: str, facts: Facts) -> Decision:
         return _denied(compiled, set_hash, facts, () if answer.allowed else reasons)
     guarantee = floor.broken(facts)
     if guarantee is not None:
-        return floor.deny(guarantee, set_hash)
+        return floor.deny(guarantee, facts, set_hash)
     if errors:
         return _failed(set_hash, errors)
     return compiled.answer(set_hash, frozenset(permits), frozenset(reasons).difference(permits))

@@ -67,6 +67,13 @@ GUARANTEES = (
         ),
     ),
     Guarantee(
+        id="charter:arguments-within-the-step",
+        code="argument_not_allowed",
+        reason="The arguments break a rule of the open step.",
+        next_step="Call again with arguments within the rule; get_workflow shows the rules of the step.",
+        broken_by=lambda facts: facts.action == "tool.invoke" and facts.arguments_refused is not None,
+    ),
+    Guarantee(
         id="charter:people-decide",
         code="not_a_person",
         reason="Only a person's credential can decide an approval or hand it on, give a standing grant or review a step; "
@@ -119,11 +126,12 @@ def broken(facts: Facts) -> Guarantee | None:
     return next((guarantee for guarantee in GUARANTEES if guarantee.broken_by(facts)), None)
 
 
-def deny(guarantee: Guarantee, set_hash: str) -> Decision:
+def deny(guarantee: Guarantee, facts: Facts, set_hash: str) -> Decision:
     """The denial that names the rule."""
+    about = guarantee.code == "argument_not_allowed" and facts.arguments_refused
     return Decision(
         verdict="deny",
-        reason=f"{guarantee.reason} (policy {guarantee.id})",
+        reason=f"{about or guarantee.reason} (policy {guarantee.id})",
         code=guarantee.code,
         policy_ids=(guarantee.id,),
         policy_set_hash=set_hash,

@@ -34,6 +34,7 @@ from charter.server.secret_store import secret_file
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
+from charter.server.template_folder import bindings_beside, template_files
 from charter.store.opening import open_store
 from charter.store.port import Store
 from charter.store.sealing import Sealer
@@ -109,9 +110,10 @@ def read_templates(folder: Path | None) -> Catalogue:
     for name, text in bundled_templates().items():
         catalogue.add(load_template(text, name, check_expression=problem))
     if folder is not None and folder.is_dir():
-        for path in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".json")):
+        for path in template_files(folder):
             text = path.read_text(encoding="utf-8", errors="replace")
-            catalogue.add(load_template(text, path.name, check_expression=problem))
+            bindings = bindings_beside(path)
+            catalogue.add(load_template(text, path.name, check_expression=problem, bindings=bindings))
     return catalogue
 
 

@@ -11,7 +11,7 @@ from charter.model.plain_text import one_line, plain
 from charter.model.policy import Obligation
 from charter.model.template import ApprovalStep
 from charter.model.times import later
-from charter.workflows import expressions, quorum
+from charter.workflows import expressions, gate_steps, quorum
 from charter.workflows.draft import Call, Draft
 
 _LARGEST = 2**63 - 1
@@ -20,8 +20,10 @@ _LARGEST = 2**63 - 1
 def request_of(draft: Draft, step: ApprovalStep) -> ApprovalRequest:
     """The request for this step now. Raises ``CharterError`` where something in it has no value."""
     given, state = draft.given, draft.state
-    question = expressions.as_text(expressions.render(step.question, state.scope()))
-    show = expressions.render(step.show, state.scope())
+    scope = gate_steps.scope_of(state, given.template, step.id)
+    requested_by, requested_by_kind = gate_steps.requester_of(draft, step)
+    question = expressions.as_text(expressions.render(step.question, scope))
+    show = gate_steps.shown_of(draft, step, expressions.render(step.show, scope))
     request = ApprovalRequest(
         approval_id=given.mint.new("approval"),
         workflow_id=state.workflow_id,
@@ -32,8 +34,8 @@ def request_of(draft: Draft, step: ApprovalStep) -> ApprovalRequest:
         asked_because=f"Step {step.id!r} of {state.template} asks people to decide.",
         policy_set_hash=given.decision.policy_set_hash if given.decision else "",
         requirements=step.requirements,
-        requested_by=state.started_by,
-        requested_by_kind=state.started_by_kind,
+        requested_by=requested_by,
+        requested_by_kind=requested_by_kind,
         owner=state.owner,
         requested_at=given.now,
         expires_at=later(given.now, step.expires_after_seconds),

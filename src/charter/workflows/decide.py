@@ -6,12 +6,13 @@ Pure: no clock, randomness, I/O or logging. The same arguments give the same dra
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model import signal_events as sev
+from charter.model.template import AgentStep
 from charter.workflows import (
     approvals,
     asking_others,
@@ -19,6 +20,7 @@ from charter.workflows import (
     calls,
     children,
     effects,
+    phases,
     quotas,
     retrying,
     reviews,
@@ -132,6 +134,8 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
 def _decide_on_call(draft: Draft, command: cmd.Command, call: Call) -> None:
     if isinstance(command, cmd.ProposeAction | cmd.InvokeTool) and quotas.refused(draft, command, call):
         return
+    if call.decision.verdict != "deny":
+        phases.claim(draft, call.agent_invocation_id)
     if isinstance(command, cmd.ProposeAction):
         calls.propose(draft, command, call)
     elif isinstance(command, cmd.RequestApproval):
@@ -185,14 +189,10 @@ def _complete(draft: Draft, command: cmd.CompleteStep) -> None:
         )
         draft.refuse("complete_step", error)
         return
-    for approval_id, approval in list(draft.state.approvals.items()):
-        if approval.request.agent_invocation_id == invocation.agent_invocation_id and approval.open:
-            closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step was completed.")
-            draft.emit("APPROVAL_CLOSED", closed)
-    end_invocation(draft, invocation.agent_invocation_id, "ended")
+    phases.claim(draft, invocation.agent_invocation_id)
     step = steps.step_named(draft.given.template, invocation.step_id)
     output = command.output if command.output is not None else {"summary": command.summary}
-    steps.complete_step(draft, step, output)
+    phases.hand_in(draft, cast(AgentStep, step), draft.state.invocations[invocation.agent_invocation_id], output)
 
 
 def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,8 @@ class Given:
     facts: Facts | None = None
     decision: Decision | None = None
     workflow_link: str = ""
+    schema_problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the JSON Schemas of a gate's checks say of the artifacts handed in, by check; empty for those that accept them."""
 
 
 @dataclass(frozen=True, slots=True)

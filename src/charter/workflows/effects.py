@@ -9,7 +9,7 @@ from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.effect import EffectOutcome
 from charter.model.template import ExternalStep, NotificationStep, Step, WaitStep
-from charter.workflows import callbacks, polls, steps
+from charter.workflows import callbacks, gate_steps, polls, steps
 from charter.workflows.calls import effect_of
 from charter.workflows.draft import Call, Draft
 from charter.workflows.state import EffectState
@@ -49,7 +49,7 @@ def record_outcome(draft: Draft, command: cmd.RecordOutcome, result: dict[str, A
 
 def _step_after(draft: Draft, effect: EffectState, outcome: EffectOutcome, become: str, output: object) -> None:
     step = _own_step(draft, effect)
-    if step is None or not draft.state.live:
+    if step is None or not draft.state.live or not _waits_for(draft, effect):
         return
     if become == "called_back" or (become == "succeeded" and not outcome.is_error):
         _answered(draft, step, output)
@@ -68,6 +68,14 @@ def _own_step(draft: Draft, effect: EffectState) -> Step | None:
     """The step whose own call it is; None for an agent's call."""
     invoked = effect.invoke
     return steps.step_named(draft.given.template, invoked.step_id) if invoked.agent_invocation_id is None else None
+
+
+def _waits_for(draft: Draft, effect: EffectState) -> bool:
+    """False when the step that began the effect has been opened anew since: its answer came too late."""
+    step_id = effect.invoke.step_id
+    step = draft.state.steps.get(step_id)
+    anew = step is not None and (step.visits > 1 or gate_steps.part(draft.given.template, step_id) is not None)
+    return not anew or (step is not None and step.status == "open" and effect.began >= step.opened_at)
 
 
 def _become(draft: Draft, effect: EffectState, status: str) -> str:
@@ -209,7 +217,7 @@ def resolve(draft: Draft, command: cmd.ResolveEffect, call: Call | None) -> None
 
 def _after_resolution(draft: Draft, effect: EffectState, command: cmd.ResolveEffect) -> None:
     step = _own_step(draft, effect)
-    if step is None or not draft.state.live or effect.status == "dead_lettered":
+    if step is None or not draft.state.live or effect.status == "dead_lettered" or not _waits_for(draft, effect):
         return
     if command.resolution == "ran":
         _answered(draft, step, command.output)

@@ -19,7 +19,10 @@ from charter.model import placeholders
 from charter.model.canonical import MAX_DEPTH
 
 MAX_SOURCE = 500
-VARIABLES = ("trigger", "steps", "workflow", "signal", "schedule", "response", "callback", "result")
+VARIABLES = (
+    *("trigger", "steps", "workflow", "signal", "schedule", "response", "callback", "result"),
+    *("artifacts", "evidence", "params"),
+)
 _NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STEPS = re.compile(r"\bsteps\b")
 # steps.name, steps["name"], steps['name']; not a call such as steps.all(…), which reads them all.

@@ -6,6 +6,7 @@ from charter.model.base import JsonObject
 from charter.model.policy import Action, ApprovalFacts, Approved, Facts, ToolFacts
 from charter.model.principal import Channel, Principal, person_key
 from charter.model.tool import ToolManifest
+from charter.workflows import argument_rules
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.state import InvocationState, State
 
@@ -24,16 +25,20 @@ def tool_facts(manifest: ToolManifest, *, quarantined: bool) -> ToolFacts:
     )
 
 
-def matches(pattern: str, tool: str) -> bool:
-    """True when an allowed-tools entry covers a tool: the same name, or a prefix before a final ``*``."""
-    return tool.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == tool
-
-
 def granted_to(invocation: InvocationState, principal: Principal) -> bool:
-    """True when this caller may use this invocation: it is its own, or for a role that it has."""
+    """True when this caller may use this invocation: it is its own, for a role that it has, or for any agent and unclaimed."""
+    if invocation.agent == "*":
+        return principal.kind == "agent"
     if invocation.agent.startswith("role:"):
         return invocation.agent[5:] in principal.roles
     return invocation.agent == principal.id
+
+
+def allows(invocation: InvocationState, tool: str) -> bool:
+    """True when the open step allows this tool: what it forbids outweighs what it allows."""
+    if any(argument_rules.matches(pattern, tool) for pattern in invocation.forbidden_tools):
+        return False
+    return any(argument_rules.matches(pattern, tool) for pattern in invocation.allowed_tools)
 
 
 def invocation_live(state: State, invocation_id: str | None, principal: Principal, now: str) -> bool:
@@ -82,7 +87,9 @@ def call_facts(
     live = invocation_live(state, agent_invocation_id, principal, now)
     expired = approval is not None and now >= approval.expires_at
     own_step = principal.kind == "service" and step_id in state.steps and state.steps[step_id].status == "open"
-    allowed = own_step or (invocation is not None and any(matches(p, manifest.name) for p in invocation.allowed_tools))
+    refused = None
+    if invocation is not None and invocation.argument_rules:
+        refused = argument_rules.broken(invocation.argument_rules, manifest.name, arguments)
     return Facts(
         principal=principal,
         action="tool.invoke",
@@ -100,7 +107,8 @@ def call_facts(
         step_id=step_id,
         purpose=state.purpose,
         case_id=state.case_id,
-        tool_allowed=allowed,
+        tool_allowed=own_step or (invocation is not None and allows(invocation, manifest.name)),
+        arguments_refused=refused,
         dry_run=state.dry_run,
         calls_used=invocation.calls_used if invocation else 0,
         calls_budget=invocation.calls_budget if invocation else 0,

@@ -58,10 +58,22 @@ STEP: dict[tuple[str, str], str] = {
     ("awaiting", "review"): "review",
     ("open", "rejected"): "rejected",
     ("open", "expired"): "expired",
+    ("open", "submitted"): "submitted",  # an agent has handed in; the gate is checked
+    ("submitted", "completed"): "completed",
+    ("submitted", "returned"): "open",  # the gate stays shut, and the agent goes on
+    ("submitted", "failed"): "failed",
+    ("submitted", "review"): "review",
+    ("submitted", "rejected"): "rejected",
+    ("submitted", "expired"): "expired",
+    ("open", "again"): "pending",  # the run goes back to this step, or to one before it
+    ("submitted", "again"): "pending",
+    ("completed", "again"): "pending",
+    ("skipped", "again"): "pending",
 }
 
 INVOCATION: dict[tuple[str, str], str] = {
     ("new", "granted"): "open",
+    ("open", "claimed"): "open",
     ("open", "ended"): "ended",
     ("open", "expired"): "expired",
     ("open", "revoked"): "revoked",

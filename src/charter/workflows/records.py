@@ -8,6 +8,7 @@ from typing import Any
 from charter.model import events as ev
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
+from charter.model.phase import ArgumentRule, CheckResult
 from charter.workflows import machine
 
 
@@ -15,6 +16,7 @@ from charter.workflows import machine
 class StepState:
     """A step of this run; ``since`` is when it got its status, ``until`` when Charter goes on with it by itself.
 
+    ``visits``: how often the run came to it; ``attempt``: how often it was tried since it came.
     ``key`` is the idempotency key that the attempts of an outbound step share, ``callback`` what it was called back with.
     ``ran``: its own call has succeeded, whatever became of the step. ``order``: the run's version when it was last told of.
     """
@@ -27,6 +29,7 @@ class StepState:
     code: str | None = None
     until: str | None = None
     attempt: int = 0
+    visits: int = 0
     waits_for: str | None = None
     timeout_at: str | None = None
     key: str | None = None
@@ -61,6 +64,20 @@ class InvocationState:
     expires_at: str
     status: str
     since: str
+    forbidden_tools: tuple[str, ...] = ()
+    argument_rules: tuple[ArgumentRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """The gate of an agent step in this visit: how often it was tried, by whom last, what was found since they handed in, and
+    why the work came back."""
+
+    attempts: int = 0
+    handed_in_by: str = ""
+    handed_in_by_kind: str = ""
+    results: tuple[CheckResult, ...] = ()
+    returned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +92,13 @@ class ProposalState:
 
 @dataclass(frozen=True, slots=True)
 class EffectState:
-    """An effect that has not ended."""
+    """An effect that has not ended; ``began`` is when its first attempt did."""
 
     invoke: ev.ToolInvoke
     status: str
     since: str
     reason: str | None = None
+    began: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from charter.workflows.approval_state import ApprovalState
 from charter.workflows.records import (
     ChildState,
     EffectState,
+    GateState,
     GrantState,
     InvocationState,
     ProposalState,
@@ -55,6 +56,7 @@ class State:
     approvals: dict[str, ApprovalState] = field(default_factory=dict)
     effects: dict[str, EffectState] = field(default_factory=dict)
     grants: dict[str, GrantState] = field(default_factory=dict)
+    gates: dict[str, GateState] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:

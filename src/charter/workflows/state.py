@@ -13,11 +13,13 @@ from typing import Any
 from charter.errors import IntegrityError
 from charter.model import events as ev
 from charter.model.outbound import SERVER
+from charter.model.phase import GateChecked, PhaseWentBack
 from charter.workflows import machine
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.records import (
     ChildState,
     EffectState,
+    GateState,
     GrantState,
     InvocationState,
     ProposalState,
@@ -29,6 +31,7 @@ __all__ = [
     "ApprovalState",
     "ChildState",
     "EffectState",
+    "GateState",
     "GrantState",
     "InvocationState",
     "ProposalState",
@@ -63,6 +66,10 @@ def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
     )
 
 
+_KEEPS = ("completed", "review")
+"""What was handed in stays the output; it is not written a second time."""
+
+
 def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
     before = state.steps.get(data.step_id, StepState())
     anew = data.status == "opened" or before.status == "review"
@@ -70,7 +77,7 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         status=machine.STEP[(before.status, data.status)],
         step_type=data.step_type,
         since=time,
-        output=data.output,
+        output=before.output if before.status == "submitted" and data.status in _KEEPS else data.output,
         reason=data.reason,
         code=data.code,
         until=data.until,
@@ -78,13 +85,16 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         timeout_at=data.timeout_at,
         polls=data.polls or before.polls,
         child_workflow_id=data.child_workflow_id or before.child_workflow_id,
-        ran=before.ran,
+        ran=before.ran and data.status != "again",
         order=state.version + 1,
-        attempt=before.attempt + (data.status in ("opened", "reopened")),
+        attempt=0 if data.status == "again" else before.attempt + (data.status in ("opened", "reopened")),
+        visits=before.visits + (data.status == "opened"),
         key=None if anew else before.key,
         callback=None if anew else before.callback,
         opened_at=time if data.status == "opened" else before.opened_at,
     )
+    if data.status == "again" and data.step_id in state.gates:
+        state = changed(state, gates={key: item for key, item in state.gates.items() if key != data.step_id})
     after_it = changed(state, steps={**state.steps, data.step_id: after})
     return after_it if data.child_workflow_id is None else _planned(after_it, data.step_id, data.child_workflow_id)
 
@@ -126,10 +136,29 @@ def _agent_invoke(state: State, data: ev.AgentInvoke, time: str) -> State:
             expires_at=data.expires_at,
             status=status,
             since=time,
+            forbidden_tools=data.forbidden_tools,
+            argument_rules=data.argument_rules,
         )
     else:
-        after = replace(before, status=status, since=time)
+        after = replace(before, status=status, since=time, agent=data.agent)
     return changed(state, invocations={**state.invocations, data.agent_invocation_id: after})
+
+
+def _gate_checked(state: State, data: GateChecked, _time: str) -> State:
+    before = state.gates.get(data.step_id, GateState())
+    same = before.attempts == data.attempt
+    after = GateState(
+        attempts=data.attempt,
+        handed_in_by=data.handed_in_by,
+        handed_in_by_kind=data.handed_in_by_kind,
+        results=(*before.results, *data.results) if same else data.results,
+        returned=data.returned,
+    )
+    return changed(state, gates={**state.gates, data.step_id: after})
+
+
+def _went_back(state: State, data: PhaseWentBack, _time: str) -> State:
+    return changed(state, gates={**state.gates, data.to_step: GateState(returned=data.returned)})
 
 
 def _only_once(known: dict[str, Any], key: str) -> None:
@@ -187,7 +216,8 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     status = machine.EFFECT[(before.status if before else "new", "TOOL_INVOKE")]
     if before is not None and data.attempt != before.invoke.attempt + 1:
         raise KeyError(("attempt", data.attempt))
-    effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time)}
+    began = before.began if before else time
+    effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time, began=began)}
     if before is not None:
         return changed(state, effects=effects)
     if data.tool.startswith(f"{SERVER}__"):
@@ -298,6 +328,8 @@ _APPLY: dict[str, Callable[[State, Any, str], State]] = {
     **dict.fromkeys(("SIGNAL_DELIVERED", "SIGNAL_SENT"), _unchanged),
     "CALLBACK_RECEIVED": _called_back,
     "AGENT_INVOKE": _agent_invoke,
+    "GATE_CHECKED": _gate_checked,
+    "PHASE_WENT_BACK": _went_back,
     "PROPOSAL_MADE": _proposal,
     "POLICY_DECISION": _unchanged,
     "APPROVAL_REQUESTED": _approval_requested,

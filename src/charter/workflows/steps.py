@@ -21,10 +21,17 @@ from charter.model.template import (
     undo_of,
 )
 from charter.model.times import later, later_ms, rfc3339, unix_ms_of
-from charter.workflows import asking, expressions, machine, signals_out
+from charter.workflows import (  # phases and steps call each other
+    asking,
+    expressions,
+    gate_steps,
+    machine,
+    phases,
+    signals_out,
+)
 from charter.workflows.draft import Draft
 from charter.workflows.ending import end, go_on_undoing, mark
-from charter.workflows.state import StepState
+from charter.workflows.records import InvocationState, StepState
 
 
 def advance(draft: Draft) -> None:
@@ -49,6 +56,8 @@ def _status(draft: Draft, step_id: str) -> str:
 
 def _consider(draft: Draft, template: Template, index: int) -> bool:
     step = template.steps[index]
+    if isinstance(step, AgentStep) and _status(draft, step.id) == "submitted":
+        return phases.go_on(draft, step)
     if not draft.state.moving or _status(draft, step.id) != "pending":
         return False
     if not all(_lets_go_on(draft, template, need) for need in template.needs_of(index)):
@@ -132,6 +141,8 @@ def timer(draft: Draft, step: Step) -> None:
         reopen(draft, step)
     elif found.status == "awaiting":
         fail_step(draft, step, "callback_timeout", f"It was not called back by {found.timeout_at}.")
+    elif isinstance(step, AgentStep):
+        phases.timed_out(draft, step)
     else:
         complete_step(draft, step, {"until": found.until, "ended_at": draft.given.now})
 
@@ -176,9 +187,9 @@ def _left_out(draft: Draft, template: Template, step: Step) -> str | None:
 
 def _open(draft: Draft, step: Step) -> None:
     if isinstance(step, AgentStep):
-        _grant(draft, step)
+        grant(draft, step)
     elif isinstance(step, ApprovalStep):
-        _ask(draft, step)
+        ask(draft, step)
     elif isinstance(step, ConditionStep):
         _branch(draft, step)
     elif isinstance(step, SignalStep):
@@ -206,28 +217,35 @@ def _branch(draft: Draft, step: ConditionStep) -> None:
     mark(draft, step, "completed", output=output)
 
 
-def _grant(draft: Draft, step: AgentStep) -> None:
+def grant(draft: Draft, step: AgentStep, last: InvocationState | None = None) -> None:
+    """An invocation for the step; after ``last`` with what that one had left."""
     given = draft.given
     try:
         expressions.render(step.instructions, draft.state.scope())  # as views.context will show them
     except CharterError as error:
         fail_step(draft, step, error.error_code, error.message)
         return
+    agent, calls, until = step.agent or draft.state.started_by, step.calls, later(given.now, step.expires_after_seconds)
+    if last is not None:
+        agent, calls, until = phases.left(last, given.now)
     draft.emit(
         "AGENT_INVOKE",
         ev.AgentInvoke(
             agent_invocation_id=given.mint.new("invocation"),
             step_id=step.id,
             status="granted",
-            agent=step.agent or draft.state.started_by,
+            agent=agent,
             allowed_tools=step.allowed_tools,
-            calls=step.calls,
-            expires_at=later(given.now, step.expires_after_seconds),
+            forbidden_tools=step.forbidden_tools,
+            argument_rules=step.argument_rules,
+            calls=calls,
+            expires_at=until,
         ),
     )
 
 
-def _ask(draft: Draft, step: ApprovalStep) -> None:
+def ask(draft: Draft, step: ApprovalStep) -> None:
+    """Put a step's question to people."""
     try:
         request = asking.request_of(draft, step)
     except CharterError as error:
@@ -315,6 +333,8 @@ def reopen(draft: Draft, step: Step) -> None:
     before = draft.state.steps[step.id]
     timeout_at = _deadline(draft, step) if before.status == "review" else before.timeout_at
     mark(draft, step, "reopened", timeout_at=timeout_at, child_workflow_id=_child(draft, step))
+    if isinstance(step, AgentStep):
+        grant(draft, step)
 
 
 def open_again(draft: Draft, step: Step) -> None:
@@ -348,6 +368,8 @@ def give_up(draft: Draft, step: Step, code: str, reason: str) -> None:
 def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected", code: str | None = None) -> None:
     """People said no, or nobody answered in time: the run ends as rejected; the undoing of a step waits for another person."""
     code = code or f"approval_{status}"
+    if draft.state.ending is None and phases.said_no(draft, step, reason, status, code):
+        return
     if draft.state.ending is not None:
         fail_step(draft, step, code, reason)
         return
@@ -361,10 +383,12 @@ def paused() -> Refused:
 
 
 def step_named(template: Template, step_id: str) -> Step:
-    """The step of this id, those that undo others included. ``KeyError`` when there is none."""
+    """The step of this id, those that undo others and those of gates included. ``KeyError`` when there is none."""
     for step in template.steps:
         if step.id == step_id:
             return step
         if step_id.startswith(UNDO) and (undo := undo_of(step)) is not None and undo.id == step_id:
             return undo
+    if (found := gate_steps.part(template, step_id)) is not None:
+        return found[1]
     raise KeyError(step_id)

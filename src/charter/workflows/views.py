@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from charter.errors import CharterError
+from charter.model.phase import Check
 from charter.model.principal import Principal
 from charter.model.reply import Blocker, OpenInvocation, WorkflowContext
 from charter.model.template import UNDO, AgentStep, Template
@@ -64,10 +65,20 @@ def open_invocations(state: State, template: Template, principal: Principal, now
                 allowed_tools=item.allowed_tools,
                 calls_left=max(0, item.calls_budget - item.calls_used),
                 expires_at=item.expires_at,
-                output_schema=step.output_schema,
+                output_schema=step.handed_over,
+                forbidden_tools=item.forbidden_tools,
+                argument_rules=item.argument_rules,
+                checks=tuple(_check(check) for check in step.gate.checks) if step.gate is not None else (),
+                returned=state.gates[step.id].returned if step.id in state.gates else (),
             )
         )
     return tuple(out)
+
+
+def _check(check: Check) -> str:
+    """A check as the agent that must pass it reads it."""
+    said = check.message or check.question or check.expression or "a JSON Schema"
+    return f"{check.id}: {said}" + ("" if check.severity == "blocking" else " (a warning)")
 
 
 def _instructions(step: AgentStep, state: State) -> str:

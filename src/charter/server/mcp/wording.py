@@ -22,6 +22,13 @@ def workflow(reply: WorkflowContext) -> str:
         )
         if item.instructions:
             lines.append(f"Instructions: {item.instructions}")
+        if item.forbidden_tools:
+            lines.append(f"Forbidden tools: {', '.join(item.forbidden_tools)}.")
+        lines += [
+            f"Rule for arguments: {_json(rule.model_dump(exclude_defaults=True))}" for rule in item.argument_rules
+        ]
+        lines += [f"Checked at the end: {check}" for check in item.checks]
+        lines += [f"The work came back: {why}" for why in item.returned]
         if item.output_schema is not None:
             lines.append(f"complete_step wants output by this schema: {_json(item.output_schema)}")
     lines += [f"Waits for {item.what} ({item.who}): {item.detail}" for item in reply.blocked_by if item.what != "agent"]
