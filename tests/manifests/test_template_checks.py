@@ -158,7 +158,7 @@ def test_what_a_wait_for_a_signal_says() -> None:
     one(waiting("1 +"), "error", "/steps/0/signal/where", "does not compile")
     one(waiting("steps.x.output == 1"), "error", "/steps/0/signal/where", "no step 'x'")
     one(checked(agent("a", **{"if": "signal.data.n == 1"})), "error", "/steps/0/if", "there is no signal here")
-    with pytest.raises(ValueError, match="it has none"):
+    with pytest.raises(ValueError, match="it has neither"):
         checked({"id": "w", "type": "wait", "seconds": 5, "timeout_seconds": 5})
 
 
