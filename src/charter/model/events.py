@@ -9,11 +9,21 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds, Requirement, Signature
+from charter.model.approval_events import (
+    ApprovalClosed,
+    ApprovalDecided,
+    ApprovalDelegated,
+    ApprovalEscalated,
+    ApprovalReminded,
+    ApprovalRequested,
+    ApprovalTurn,
+    GrantGiven,
+    GrantRevoked,
+)
 from charter.model.base import Json, JsonObject, Model
 from charter.model.phase import ArgumentRule, GateChecked, PhaseWentBack
 from charter.model.policy import Facts, Obligation, Verdict
-from charter.model.principal import Channel, Principal
+from charter.model.principal import Principal
 from charter.model.run_events import (
     ChildEnded,
     ChildStarted,
@@ -35,9 +45,18 @@ from charter.model.signal_events import (
 from charter.model.tool import Risk
 
 __all__ = [
+    "ApprovalClosed",
+    "ApprovalDecided",
+    "ApprovalDelegated",
+    "ApprovalEscalated",
+    "ApprovalReminded",
+    "ApprovalRequested",
+    "ApprovalTurn",
     "ChildEnded",
     "ChildStarted",
     "CompensationStarted",
+    "GrantGiven",
+    "GrantRevoked",
     "ParentTold",
     "WorkflowEnded",
     "WorkflowHeld",
@@ -178,98 +197,6 @@ class PolicyDecision(Model):
     approval_id: str | None = None
     facts: Facts | None = Field(default=None, description="The request, for replay under another policy set.")
     shadow: JsonObject | None = Field(default=None, description="What a candidate policy set would have decided.")
-
-
-class ApprovalRequested(Model):
-    """People were asked."""
-
-    request: ApprovalRequest
-
-
-class ApprovalDecided(Model):
-    """One person, or an agent that the policy lets decide, answered; several may be needed (``status`` tells).
-
-    ``roles`` are their own and, of a delegate, those of whom they stand in for.
-    """
-
-    approval_id: str
-    decision: ApprovalVerdict
-    decided_by: str
-    decided_by_kind: str
-    acts_for: str | None = Field(default=None, description="For an agent: the person whom it serves.")
-    roles: tuple[str, ...] = ()
-    on_behalf_of: tuple[str, ...] = Field(default=(), description="Who handed their part to this person.")
-    channel: Channel
-    digest: str
-    comment: str | None = None
-    signature: Signature | None = Field(default=None, description="As it came; Charter does not check it.")
-    status: Literal["pending", "approved", "rejected", "edited", "more_info"]
-    replacement_proposal_id: str | None = None
-    replacement_approval_id: str | None = Field(default=None, description="For an edited step: its next revision.")
-
-
-class ApprovalTurn(Model):
-    """In a sequence: the ones before have agreed, and the next are asked."""
-
-    approval_id: str
-    turn: int = Field(description="Which requirement it is, counted from 0.")
-    asked: tuple[Requirement, ...]
-
-
-class ApprovalReminded(Model):
-    """People were reminded of a request that still waits for them."""
-
-    approval_id: str
-    number: int = Field(description="Counted from 1.")
-    still_needed: tuple[Requirement, ...]
-
-
-class ApprovalEscalated(Model):
-    """Nobody answered in time, so others were asked: their approval is enough by itself."""
-
-    approval_id: str
-    number: int = Field(description="Counted from 1.")
-    asked: tuple[Requirement, ...]
-    earlier_may_answer: bool
-    expires_at: str
-
-
-class ApprovalDelegated(Model):
-    """A person handed their part in a decision to another, who decides in their stead and with their roles."""
-
-    approval_id: str
-    delegated_by: str
-    delegated_to: str
-    roles: tuple[str, ...] = ()
-    on_behalf_of: tuple[str, ...] = Field(default=(), description="Who handed the part to them before.")
-    channel: Channel
-    comment: str | None = None
-
-
-class ApprovalClosed(Model):
-    """An approval ended without, or after, its decisions."""
-
-    approval_id: str
-    status: Literal["expired", "withdrawn"]
-    reason: str
-
-
-class GrantGiven(Model):
-    """A person gave a standing grant."""
-
-    grant_id: str
-    bounds: GrantBounds
-    given_by: str
-    channel: Channel
-    comment: str | None = None
-
-
-class GrantRevoked(Model):
-    """A standing grant was taken back."""
-
-    grant_id: str
-    revoked_by: str
-    comment: str | None = None
 
 
 class ToolInvoke(Model):
