@@ -107,3 +107,15 @@ def test_a_step_in_review_goes_on_as_an_operator_says(project: Project) -> None:
     done = project.ok("workflows", "review", run, "look", "supply", "--output", '{"text": "by hand"}', *mine)
     assert "look is completed" in done.out
     assert project.ok("workflows", "show", run, "--json").json["status"] == "completed"
+
+
+def test_removing_a_template_keeps_every_record_of_its_runs(recorded: Recorded) -> None:
+    project = recorded.project
+    run = runs(project, "skip")
+    shown = (("workflows", "show", run), ("audit", "trace", run), ("audit", "log", "--workflow", run))
+    before = [project.ok(*line, "--json").out for line in shown]
+    (project.folder / "templates" / "read.yaml").unlink()
+    assert [project.ok(*line, "--json").out for line in shown] == before
+    assert ids(project, "--template", "read@1") == [run]
+    assert "read" not in [row["name"] for row in project.ok("template", "list", "--json").json["items"]]
+    project.ok("audit", "verify")

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from charter.engine.embedded import EmbeddedEngine
+from charter.engine.port import Driver
 from charter.manifests.tool_files import UpstreamManifest
 from charter.server.evaluator import PolicySets
 from charter.tools.runner import Runner
@@ -58,14 +60,26 @@ class Open(Protocol):
 
 
 @pytest.fixture
+def driver() -> Driver:
+    """Who drives the desks' gates."""
+    return EmbeddedEngine
+
+
+@pytest.fixture
 async def opened(
-    tmp_path: Path, clock: Clock, tools: tuple[Governed, Runner], upstream: Counting, shipped: PolicySets
+    tmp_path: Path,
+    clock: Clock,
+    tools: tuple[Governed, Runner],
+    upstream: Counting,
+    shipped: PolicySets,
+    driver: Driver,
 ) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_desk(**more: Any) -> Desk:
             governed, runner = more.pop("tools", tools[0]), more.pop("runner", tools[1])
             more.setdefault("policies", shipped)
+            more.setdefault("driver", driver)
             entered: AbstractAsyncContextManager[Desk] = desk_on(
                 tmp_path / "charter.sqlite", governed, runner, clock, **more
             )

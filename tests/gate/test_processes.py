@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict, replace
 
+import orjson
 import pytest
 from pydantic import TypeAdapter
 
@@ -135,3 +136,33 @@ async def test_a_snapshot_that_another_hand_wrote_is_not_believed(opened: Open) 
     await desk.store.put_snapshot("default", work.workflow_id, true.version, SHAPE, forged)
     other = await opened()
     assert await other.gate.states.fresh("default", work.workflow_id) == true
+
+
+@pytest.mark.guarantee("G6")
+async def test_a_snapshot_of_an_older_shape_is_left_aside_and_the_log_folded(opened: Open, upstream: Counting) -> None:
+    """As an older Charter wrote them: sealed and whole, with other fields; the next snapshot takes its place."""
+    limits = Limits(snapshot_every=2)
+    desk = await opened(limits=limits)
+    work = await desk.session()
+    for n in range(3):
+        await work.invoke("counter__read", what=f"{n}")
+    await desk.gate.states.settle()
+    stored = [event_of(item) for item in await desk.store.load("default", work.workflow_id)]
+    true = fold(State(workflow_id=work.workflow_id, tenant="default"), stored)
+    for shape, body in ((SHAPE - 1, {"run": work.workflow_id, "phase": "old"}), (SHAPE, {"phase": "old"})):
+        version = true.version + SHAPE - shape + 1
+        name = f"snapshot:{work.workflow_id}:{version}:{shape}"
+        sealed = desk.gate.parts.sealer.seal("default", name, orjson.dumps(body | {"version": version}))
+        data = sealed.key_id.encode() + b"\0" + sealed.blob
+        await desk.store.put_snapshot("default", work.workflow_id, version, shape, data)
+        assert await desk.store.snapshot("default", work.workflow_id, shape) == (version, data), "it is there"
+        other = await opened(limits=limits)
+        assert await other.gate.states.fresh("default", work.workflow_id) == true
+    await desk.store.put_snapshot("default", work.workflow_id, 1, SHAPE - 1, b"old")
+    other = await opened(limits=limits)
+    await work.at(other).invoke("counter__read", what="on")
+    await other.gate.states.settle()
+    assert await other.store.snapshot("default", work.workflow_id, SHAPE - 1) is None
+    assert await other.store.snapshot("default", work.workflow_id, SHAPE) is not None
+    await work.at(await opened(limits=limits)).complete()
+    await other.check_record()

@@ -42,7 +42,8 @@ def tests_of(tree: ast.Module) -> Iterator[tuple[str, set[str]]]:
 def held() -> Held:
     """What the sources say."""
     found: Held = defaultdict(lambda: defaultdict(list))
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    tests = ROOT / "tests"
+    for path in sorted({*tests.rglob("test_*.py"), *tests.rglob("contract*.py")}):
         for test, guarantees in tests_of(ast.parse(path.read_text(encoding="utf-8"))):
             for name in sorted(guarantees):
                 found[name][path.relative_to(ROOT).as_posix()].append(test)

@@ -19,6 +19,7 @@ from charter.audit.trace import validate_trace
 from charter.audit.verify import SizedNote, verify_log
 from charter.engine.checkpoints import Checkpointer
 from charter.engine.embedded import EmbeddedEngine
+from charter.engine.port import Driver, Engine
 from charter.errors import NotFound
 from charter.gate import Gate, Limits, Parts, Queries
 from charter.gate.parts import CallContext, ToolRunner, Tools, Tracing
@@ -114,7 +115,7 @@ class Desk:
     store: Store
     gate: Gate
     queries: Queries
-    engine: EmbeddedEngine
+    engine: Engine
     checkpointer: Checkpointer
     clock: Clock
 
@@ -288,6 +289,7 @@ async def desk_on(
     limits: Limits | None = None,
     tracing: Tracing | None = None,
     store: Store | None = None,
+    driver: Driver = EmbeddedEngine,
 ) -> AsyncIterator[Desk]:
     """A desk on the database file ``path``, enlisted as a living process for as long as the block lasts."""
     store = store or SqliteStore(path)
@@ -308,7 +310,7 @@ async def desk_on(
     gate = Gate(parts)
     try:
         await store.enlist(parts.instance)
-        yield Desk(store, gate, Queries(gate), EmbeddedEngine(gate), Checkpointer(store, signer_of), clock)
+        yield Desk(store, gate, Queries(gate), driver(gate), Checkpointer(store, signer_of), clock)
         await gate.close()
         await beside_the_log(parts)
     finally:

@@ -13,10 +13,10 @@ from charter.errors import InvalidInput, Misconfigured
 from charter.gate.outgoing import Outlet
 from charter.server.leaving import build_outbox
 from charter.server.settings import Settings, load_settings
-from tests.gate.conftest import Open, clock, manifest, opened, shared_upstream, shipped, tools, upstream
+from tests.gate.conftest import Open, clock, driver, manifest, opened, shared_upstream, shipped, tools, upstream
 from tests.guarantees.world import Desk
 
-__all__ = ["clock", "manifest", "opened", "shared_upstream", "shipped", "tools", "upstream"]
+__all__ = ["clock", "driver", "manifest", "opened", "shared_upstream", "shipped", "tools", "upstream"]
 
 TWO = """
 tenant = "acme"

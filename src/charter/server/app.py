@@ -16,6 +16,7 @@ import anyio
 
 from charter.engine.checkpoints import Checkpointer
 from charter.engine.embedded import EmbeddedEngine
+from charter.engine.port import Engine
 from charter.engine.schedules import Scheduler
 from charter.errors import CharterError
 from charter.gate import Gate, Limits, Parts, Queries
@@ -87,7 +88,7 @@ class Charter:
     late_policies: LatePolicies
     gate: Gate
     queries: Queries
-    engine: EmbeddedEngine
+    engine: Engine
     checkpointer: Checkpointer
     telemetry: Telemetry
     outlet: Outlet
