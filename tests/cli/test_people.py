@@ -178,7 +178,10 @@ def test_strangers_words_do_no_harm_on_a_terminal(recorded: Recorded) -> None:
 
     async def start() -> str:
         async with running(settings, connect=False, drive=False) as charter:
-            started = await charter.gate.handle(IDE, cmd.StartWorkflow(template="governed-session", purpose=evil))
+            command = cmd.StartWorkflow(template="governed-session", purpose="x")
+            # As a database of other hands may hold it: the doors refuse such a purpose.
+            command = command.model_copy(update={"purpose": evil})
+            started = await charter.gate.handle(IDE, command)
             return str(started.workflow_id)
 
     run = anyio.run(start)

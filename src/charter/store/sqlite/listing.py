@@ -18,7 +18,7 @@ MAX_PAGE = 1000
 _MARKS = {"template": "@", "blocked_on": ":"}
 _NAMED = {
     ("template", False): "substr(template, 1, instr(template, '@') - 1)",
-    ("blocked_on", False): "substr(blocked_on, 1, instr(blocked_on, ':') - 1)",
+    ("blocked_on", False): "substr(blocked_on, 1, instr(blocked_on || ':', ':') - 1)",
 }
 """The first part alone, where the value has no second; these expressions are those of the indexes (0004_run_lists.sql)."""
 
