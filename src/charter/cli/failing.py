@@ -4,7 +4,7 @@
 0   done; for checks: everything is as it should be
 1   refused, denied, not found, or a check that found something (a failing policy test, a changed tool)
 2   usage or configuration: the command, a file or an argument is not what it must be; nothing was changed
-3   the ledger does not verify
+3   the ledger does not verify; of ``charter simulate``: the run waits for something that is not scripted
 4   the credential is missing or not valid
 5   something that is needed does not answer: the store, an upstream
 70  a mistake in Charter itself

@@ -22,6 +22,7 @@ from charter.cli import (
     schemas,
     serving,
     signals,
+    simulating,
     starting,
     templates,
     tokens,
@@ -73,6 +74,7 @@ app.command("serve")(serving.serve)
 app.command("mcp-config")(serving.mcp_config)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schemas.schema)
+app.command("simulate")(simulating.simulate)
 for _name, _group in (
     ("upstream", upstreams.commands),
     ("tools", tools.commands),

@@ -26,6 +26,7 @@ from charter.tools.failures import CallError
 from charter.tools.http_lane import Progress
 from charter.tools.outbound import FOR_GOOD, Outbound
 from charter.tools.registry import Entry, Registry
+from charter.tools.simulated import made_up
 
 IDEMPOTENCY_KEY: Final = "io.charter/idempotency-key"
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
@@ -235,7 +236,10 @@ def _rpc_meta(error: CallError) -> JsonObject | None:
 def _simulated(effect: Effect) -> EffectOutcome:
     text = f"Dry run: {effect.tool.name} was not called. Policy, approvals and record are as in a real call."
     return EffectOutcome(
-        status="succeeded", content=({"type": "text", "text": text},), meta={"io.charter/dry-run": True}
+        status="succeeded",
+        content=({"type": "text", "text": text},),
+        structured=made_up(effect.tool) if effect.tool.server != SERVER else None,
+        meta={"io.charter/dry-run": True},
     )
 
 

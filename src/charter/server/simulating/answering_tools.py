@@ -1,0 +1,72 @@
+"""The runner of a simulation: it answers from fixtures or from the shape that the tool promises, and contacts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from charter.model.base import JsonObject
+from charter.model.effect import Effect, EffectOutcome
+from charter.model.tool import ToolManifest
+from charter.server.simulating.script import Fixture
+from charter.tools.simulated import made_up
+
+MARK = "io.charter/simulated"
+
+
+class AnsweringTools:
+    """Runs nothing. ``used`` are the fixtures that answered something."""
+
+    def __init__(self, fixtures: Mapping[str, Fixture | tuple[Fixture, ...]]) -> None:
+        self._fixtures = fixtures
+        self._next: dict[str, int] = {}
+        self.used: set[str] = set()
+
+    async def run(self, effect: Effect, **_: Any) -> EffectOutcome:
+        """The fixture of the step (for the workflow's own calls), else of the tool, else a sample of its output."""
+        names = [effect.step_id, effect.tool.name] if effect.for_step else [effect.tool.name]
+        name = next((name for name in names if name in self._fixtures), None)
+        outcome = _sampled(effect.tool) if name is None else _told(self._taken(name))
+        return outcome.model_copy(update={"meta": {MARK: True}})
+
+    async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None:
+        """None: a preview would be a call."""
+        return None
+
+    def _taken(self, name: str) -> Fixture:
+        self.used.add(name)
+        found = self._fixtures[name]
+        if isinstance(found, Fixture):
+            return found
+        index = self._next.get(name, 0)
+        self._next[name] = index + 1
+        return found[min(index, len(found) - 1)] if found else Fixture()
+
+
+def _told(fixture: Fixture) -> EffectOutcome:
+    if fixture.error is None:
+        text = fixture.text if fixture.text is not None else "Simulated."
+        return EffectOutcome(status="succeeded", structured=fixture.output, content=({"type": "text", "text": text},))
+    status: Any = {"answered": "succeeded", "no": "failed", "unknown": "unknown"}[fixture.ran]
+    return EffectOutcome(
+        status=status,
+        is_error=True,
+        content=({"type": "text", "text": fixture.error},) if status == "succeeded" else (),
+        error_code=fixture.code,
+        error_message=fixture.error,
+    )
+
+
+def _sampled(tool: ToolManifest) -> EffectOutcome:
+    """A schema that no simple value satisfies is a failure that asks for a fixture."""
+    value = made_up(tool)
+    if value is None and tool.output_schema is not None:
+        return EffectOutcome(
+            status="failed",
+            is_error=True,
+            error_code="no_sample",
+            error_message=f"No value of {tool.name}'s output schema could be made up: give a fixture for it.",
+            retryable=False,
+        )
+    text = f"Simulated: {tool.name} was not called."
+    return EffectOutcome(status="succeeded", structured=value, content=({"type": "text", "text": text},))
