@@ -65,8 +65,10 @@ async def _level(field: Field, callers: int, effort: Effort, say: Say) -> dict[s
 
 
 async def _slice(field: Field, item: Contestant, connections: list[Connection], effort: Effort) -> dict[str, float]:
-    # Opened anew before the clock runs: some servers close idle connections between two of their slices.
-    connections[:] = [await item.target.connect() if each.closed else each for each in connections]
+    # Opened anew before the clock runs: some servers close idle connections between two of their slices, or just as one begins.
+    for each in connections:
+        each.close()
+    connections[:] = [await item.target.connect() for _ in connections]
     before, cpu = processes.counts(field.upstream), item.running.cpu_seconds()
     load: Load = await drive(connections, item.requests, EXPECTED, effort.seconds)
     after = processes.counts(field.upstream)

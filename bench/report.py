@@ -37,8 +37,11 @@ A governed call waits for two durable writes, one before the tool runs and one b
 for any. Alone, a call is therefore as fast as the disk lets it be: compare the row with the store in memory, which shows what
 is Charter's own. Among many callers the writes are shared (group commit), and the processor decides.
 
-Processor work does not depend on the disk or on neighbours. Counted once by callgrind, in user space, a sequential call took
-6.4 million instructions in the bare proxy, 7.5 million in mcp-airlock and 7.5 million in Charter, writer thread included.
+Plain calls on 2026-07-28 go past the SDK's HTTP transport on both sides ([why](adr/0008-own-lane-for-plain-calls.md)), which
+pays for the policy and the record: at 16 and 64 callers a governed call costs the processor about what a call through the
+bare proxy costs.
+
+A workflow of three actions makes seven durable commits in Charter, and asks its policies three times.
 
 FastMCP's proxies send two requests upstream for each call (they list first); the others one. Verification is measured
 without the deep check, which also proves each leaf canonical JSON.
