@@ -41,9 +41,10 @@ def _broken(rule: ArgumentRule, arguments: JsonObject) -> str | None:
     if value is None:
         return None if rule.optional else "is missing, and the open step has a rule for it."
     values = value if isinstance(value, list) and rule.kind in _JUDGES_LIST else [value]
-    if not values or not all(isinstance(item, str) and len(item) <= MAX_TEXT for item in values):
+    texts = [item for item in values if isinstance(item, str) and len(item) <= MAX_TEXT]
+    if not values or len(texts) < len(values):
         return f"must be text of at most {MAX_TEXT} characters here."
-    return next(filter(None, (_JUDGES[rule.kind](rule, item) for item in values)), None)
+    return next(filter(None, (_JUDGES[rule.kind](rule, item) for item in texts)), None)
 
 
 # -- paths

@@ -87,7 +87,9 @@ class Node:
         value = self._left.pop(name, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if value is default or (type(value) is int and value >= least):
+        if value is default:
+            return default
+        if type(value) is int and value >= least:
             return value
         self._wrong(name, f"a whole number from {least}", value)
         return default

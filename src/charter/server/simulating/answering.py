@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from charter.errors import CharterError
 from charter.gate import Gate
@@ -27,6 +27,13 @@ from charter.workflows.views import blocked_by
 
 OPERATOR = Principal(id="simulated-operator", kind="human", roles=("operator",))
 SENDER = Principal(id="simulated-sender", kind="service", roles=("signals",))
+
+
+class _Ids(TypedDict):
+    """The two ids that each of an agent's verbs names."""
+
+    workflow_id: str
+    agent_invocation_id: str
 
 
 @dataclass(slots=True)
@@ -172,7 +179,7 @@ class Answering:
             if not self._due(entry, invocation.since, done, wait, waiting):
                 return
             doing = self._doing[wait] = _Doing(entry, self._who(state, invocation, entry))
-        ids = {"workflow_id": state.workflow_id, "agent_invocation_id": wait}
+        ids: _Ids = {"workflow_id": state.workflow_id, "agent_invocation_id": wait}
         if doing.proposal_id is not None:
             await self._asked_for(state, doing, ids, done, wait)
         elif doing.call < len(doing.work.calls):
@@ -189,7 +196,7 @@ class Answering:
         by = work.by or ("simulated-agent" if named == "*" or role != named else named)
         return Principal(id=by, kind="agent", tenant=state.tenant, roles=roles)
 
-    async def _call(self, doing: _Doing, ids: dict[str, str], done: Round, wait: str) -> None:
+    async def _call(self, doing: _Doing, ids: _Ids, done: Round, wait: str) -> None:
         call = doing.work.calls[doing.call]
         command = cmd.InvokeTool(**ids, tool=call.tool, arguments=call.arguments, reason=call.reason)
         reply = await self._send(doing.by, command, done, f"{wait}/{doing.call}")
@@ -197,7 +204,7 @@ class Answering:
         if reply is not None and reply.status == "pending_approval":
             doing.proposal_id = reply.proposal_id
 
-    async def _asked_for(self, state: State, doing: _Doing, ids: dict[str, str], done: Round, wait: str) -> None:
+    async def _asked_for(self, state: State, doing: _Doing, ids: _Ids, done: Round, wait: str) -> None:
         """Its call needs people: ask them, and run it once they have agreed."""
         proposal = state.proposals[doing.proposal_id or ""]
         asked = f"{wait}/{doing.proposal_id}"
