@@ -89,7 +89,7 @@ class Node:
             value = int(value)
         if value is default:
             return default
-        if type(value) is int and value >= least:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         self._wrong(name, f"a whole number from {least}", value)
         return default
