@@ -84,11 +84,11 @@ class Node:
 
     def whole(self, name: str, default: int | None = None, *, least: int = 0) -> int | None:
         """A whole number of at least ``least``; a float with no fraction is one."""
-        value = self._left.pop(name, default)
+        value: object = self._left.pop(name, None)
+        if value is None:
+            return default
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if value is default:
-            return default
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         self._wrong(name, f"a whole number from {least}", value)
