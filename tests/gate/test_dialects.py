@@ -23,7 +23,7 @@ from tests.guarantees.world import BOB, OPS, Desk, Work
 from tests.manifests.foreign import CONTRACT, CONTRACT_BINDINGS, INDEXED, SIGNAL
 
 pytestmark = pytest.mark.anyio
-INPUTS = Path("/work/shared/inputs")
+INPUTS = Path(__file__).resolve().parents[3] / "shared" / "inputs"
 theirs = pytest.mark.skipif(not INPUTS.is_dir(), reason="the documents are not here")
 MAKER = Principal(id="agent:maker", kind="agent", roles=("agent", "maker"), acts_for="ann")
 

@@ -22,7 +22,7 @@ from charter.workflows.expressions import problem
 from tests.manifests.foreign import CONTRACT, CONTRACT_BINDINGS, INDEXED, SIGNAL, changed
 from tests.workflows.build import Run
 
-INPUTS = Path("/work/shared/inputs")
+INPUTS = Path(__file__).resolve().parents[3] / "shared" / "inputs"
 
 
 def read(document: Any, bindings: Bindings = NONE) -> TemplateFile:
