@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -86,8 +87,10 @@ class Served:
         assert self.process.wait(60) == -signal.SIGKILL
 
     def stop(self) -> None:
-        """End it as an operator would."""
+        """End it as an operator would, once it answers: it listens before it minds signals."""
         assert self.process is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.settings.server.port}/healthz", timeout=60) as answer:
+            answer.read()
         self.process.terminate()
         assert self.process.wait(60) == 0
 
