@@ -149,8 +149,10 @@ class EmbeddedEngine:
     async def _sleep(self, token: int) -> int:
         """Until something is due or another process appended; answers the newest token of the others."""
         while not self._wake.is_set():
+            nap = await self._nap()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), await self._nap())
+                async with asyncio.timeout(nap):  # wait_for loses a cancellation that comes with the wake-up
+                    await self._wake.wait()
             await self._gate.give_up_waiting()
             newest = await self._store.others_token()
             if newest != token:

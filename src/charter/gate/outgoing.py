@@ -63,7 +63,8 @@ class Outlet:
             self._waiting.add(event)
             try:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), seconds)
+                    async with asyncio.timeout(seconds):  # wait_for loses a cancellation that comes with the wake-up
+                        await event.wait()
             finally:
                 self._waiting.discard(event)
         return self._count
