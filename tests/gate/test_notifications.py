@@ -201,7 +201,9 @@ async def test_later_steps_wait_for_a_delivery_only_where_the_step_says_so(
         assert context.blocked_by[0].what == "timer"
         assert (await patiently(desk, run)).status == "completed"
         await desk.check_record()
-    assert [asked.path for asked in web.asked] == (["/hook", "/hook", "/go"] if wait else ["/hook", "/go", "/hook"])
+    asked = [each.path for each in web.asked]
+    assert sorted(asked) == ["/go", "/hook", "/hook"]
+    assert asked[-1] == ("/go" if wait else "/hook")  # the first two are of one moment where nobody waits
 
 
 @pytest.mark.parametrize(("on_failure", "status"), [("fail_workflow", "failed"), ("human_review", "waiting")])

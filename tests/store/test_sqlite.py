@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from charter.errors import CharterError, IntegrityError, Misconfigured, Unavailable
 from charter.store.port import Batch, Claim, Filter, Page, Sealed
 from charter.store.sqlite import SqliteStore, writer
-from charter.store.sqlite.connection import connect
+from charter.store.sqlite.connection import connect, lengthen_log
 from charter.store.sqlite.listing import APPROVALS, WORKFLOWS, Listing
 from charter.store.sqlite.migrating import migrate, migrations, statements
 from tests.store.making import a_batch, a_workflow, whole_log
@@ -210,9 +212,61 @@ async def test_the_log_beside_the_file_does_not_grow_without_end(path: Path, mon
     sizes = []
     for version in range(400):
         await store.append(a_batch("wf_1", version))
-        sizes.append(path.with_name(path.name + "-wal").stat().st_size)
+        sizes.append(wal_of(path).stat().st_size)
     assert max(sizes[200:]) <= 2 * max(sizes[:100])  # it is used again from its beginning
     await store.close()
+
+
+async def test_a_log_made_longer_ends_where_it_ended(path: Path, tmp_path: Path) -> None:
+    """What a crash leaves: the log with zeros behind its last frame, which another process then reads and goes on with."""
+    store, raw = SqliteStore(path), connect(path, write=True)
+    await store.open()
+    left = tmp_path / "left"
+    left.mkdir()
+    for version in range(30):
+        await store.append(a_batch("wf_1", version))
+        lengthen_log(raw, 4 * version)
+    assert wal_of(path).stat().st_size > 100 * 4096
+    for part in (path, wal_of(path)):
+        shutil.copy(part, left / part.name)
+    again = SqliteStore(left / path.name)
+    await again.open()
+    assert await whole_log(again, "acme") == await whole_log(store, "acme")
+    await again.append(a_batch("wf_1", 30))
+    await again.close()
+    raw.close()
+    await store.close()
+    await again.open()
+    assert [event.version for event in await whole_log(again, "acme")] == list(range(1, 32))
+    await again.close()
+
+
+async def test_a_log_that_cannot_be_made_longer_stays_as_it_is(path: Path) -> None:
+    store, raw = SqliteStore(path), connect(path, write=True, busy_seconds=0)
+    await store.open()
+    await store.append(a_batch("wf_1", 0))
+    length = wal_of(path).stat().st_size
+    raw.execute("BEGIN IMMEDIATE")
+    other = connect(path, write=True, busy_seconds=0)
+    lengthen_log(other, 1000)  # somebody writes
+    raw.execute("ROLLBACK")
+    assert wal_of(path).stat().st_size == length
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length + 100_000, hard))
+    try:
+        lengthen_log(other, 1000)  # as on a full disk: a part can be written, the rest not
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert wal_of(path).stat().st_size == length
+    await store.append(a_batch("wf_1", 1))
+    assert len(await whole_log(store, "acme")) == 2
+    raw.close()
+    other.close()
+    await store.close()
+
+
+def wal_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
 
 
 async def test_erased_bytes_are_in_none_of_the_files(store: SqliteStore, path: Path) -> None:

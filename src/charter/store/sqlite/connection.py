@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,7 @@ BUSY_SECONDS = 10.0
 CHECKPOINT_PAGES = 4000
 """About 16 MB of log between checkpoints into the main file: fewer, larger ones keep the tail of latencies short."""
 _WAL_BYTES_KEPT = 64 * 1024 * 1024
+_FRAME = 4096 + 24
 
 _LACKS_SPACE = frozenset((sqlite3.SQLITE_FULL,))
 _NOT_A_LEDGER = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
@@ -68,6 +71,33 @@ def checkpoint(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+def lengthen_log(connection: sqlite3.Connection, pages: int) -> None:
+    """Write the log's file out, with zeros, to the length that it takes for ``pages`` and some; nothing when it is so long.
+
+    A commit into blocks that the file has is one write to the disk; one that makes it longer costs the file system's journal
+    as well. Zeros behind the log mean nothing: it ends at the first frame without its salt
+    (https://www.sqlite.org/fileformat2.html#walformat). What fails here is left to the commits, which will tell.
+    """
+    (path,) = (row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
+    with suppress(OSError, sqlite3.Error), open(f"{path}-wal", "r+b", buffering=0) as log:
+        connection.execute("BEGIN IMMEDIATE")  # no other process may put a frame where the zeros go
+        try:
+            _fill(log, log.seek(0, os.SEEK_END), (pages + pages // 8) * _FRAME)
+        finally:
+            connection.execute("ROLLBACK")
+        os.fsync(log.fileno())
+
+
+def _fill(log: FileIO, start: int, end: int) -> None:
+    zeros = memoryview(bytes(max(0, end - start)))
+    try:
+        while zeros:
+            zeros = zeros[log.write(zeros) :]
+    except OSError:
+        log.truncate(start)  # the disk is full: commits may have what is left of it
+        raise
 
 
 def _make_private(path: Path) -> None:

@@ -25,7 +25,7 @@ from charter.audit.envelope import LeafDraft
 from charter.errors import CharterError
 from charter.store.port import Appended, Batch
 from charter.store.sqlite.book import Book
-from charter.store.sqlite.connection import CHECKPOINT_PAGES, translate
+from charter.store.sqlite.connection import CHECKPOINT_PAGES, lengthen_log, translate
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -63,6 +63,8 @@ class _Run:
 
 _Entry = _Append | _Run
 _CHECKPOINT: Final = object()
+_FIRST_PAGES = 100
+"""After so many the log is made ready for four times as many, and so on: one command's is not worth it."""
 
 
 class _GroupError(Exception):
@@ -84,6 +86,7 @@ class Writer:
         self._using = threading.Lock()
         self._commit_seconds = SHORT_SECONDS  # unknown yet: the thread makes the first
         self._frames = 0
+        self._due = min(_FIRST_PAGES, CHECKPOINT_PAGES)
         self._others = 0
         (self._patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
         self._thread = threading.Thread(target=self._serve, name="charter-writer", daemon=True)
@@ -161,8 +164,8 @@ class Writer:
             self._queue.put(self._turn.popleft())
 
     def _checkpoint_when_due(self) -> None:
-        if self._frames >= CHECKPOINT_PAGES:
-            self._frames = 0
+        if self._frames >= self._due:
+            self._frames, self._due = 0, min(4 * self._due, CHECKPOINT_PAGES)
             self._queue.put(_CHECKPOINT)
 
     def _serve(self) -> None:
@@ -186,6 +189,7 @@ class Writer:
         # Here and not within COMMIT, where SQLite does it by itself: it takes as long as many commits.
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        lengthen_log(self._connection, self._due)
 
     def _settle_alone(self, entries: list[_Run]) -> None:
         for entry in entries:
