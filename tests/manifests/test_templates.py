@@ -248,3 +248,21 @@ def test_the_documented_templates_are_sound() -> None:
     for model in (Template, *STEP_MODELS.values()):
         for name, item in model.model_fields.items():
             assert f"`{item.alias or name}`" in page, name
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("type: condition, expression: 'true', retry: {attempts: 2}", "no other value a second time"),
+        ("type: wait, seconds: 5, retry: {attempts: 2}", "`poll.attempts`"),
+        ("type: approval, question: Go?, retry: {attempts: 2}", "`escalations`"),
+        ("type: signal, signal: {type: a}, retry: {attempts: 2}", "leave `retry` out"),
+        ("type: approval, question: Go?, on_failure: skip", "`on_reject: continue`"),
+        ("type: action, tool: box__read, on_failure: retry", "Write how often as `retry`"),
+        ("type: wait, seconds: 5, on_failure: retry", "`timeout_seconds`"),
+        ("type: agent, gate: {approval: {on_failure: human_review}}", "gate's approval has none"),
+    ],
+)
+def test_a_failure_is_not_said_to_be_met_where_that_makes_no_sense(step: str, told: str) -> None:
+    error = refused(f'name: t\nversion: "1"\nsteps:\n  - {{id: go, {step}}}\n')
+    assert told in f"{error.message} {error.next_step} {error.detail}"

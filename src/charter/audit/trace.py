@@ -216,7 +216,7 @@ class _Trace:
         if data.step_id in self.run.polled:
             self._check_poll(data, before)
         elif data.step_type == "wait":
-            self._check_wait(data)
+            self._check_wait(data, before)
 
     def _check_callback(self, data: ev.WorkflowStep, before: str | None) -> None:
         if data.status == "opened" or before == "review":
@@ -266,14 +266,16 @@ class _Trace:
         if before == "polling" and not (self._again(data) or self._given_up(data)):
             self.say("poll_by_calls", f"Step {data.step_id} is {data.status} and was to ask again at its time.")
         ran = self.run.called.pop(data.step_id, None)
-        if data.status == "completed" and ran != "succeeded":
+        if data.status == "completed" and ran != "succeeded" and before != "review":
             self.say("poll_by_calls", f"Step {data.step_id} ends, and its tool gave no answer.")
 
-    def _check_wait(self, data: ev.WorkflowStep) -> None:
+    def _check_wait(self, data: ev.WorkflowStep, before: str | None) -> None:
         step_id = data.step_id
         if data.status in ("opened", "reopened"):
             self.again_at[step_id] = data.until or data.timeout_at or ""
             self.waits[step_id] = data.waits_for or ""
+        elif before == "review":
+            return  # as a person said
         elif data.status == "completed" and self.waits.get(step_id):
             self.say("signal_ends_a_wait", f"Step {step_id} ends, and no signal was delivered to it.")
         elif step_id in self.again_at and self.run.time < self.again_at[step_id] and not self._delivered(step_id):

@@ -120,6 +120,8 @@ class RunCommands:
             facts = self._run_facts(state, principal, command)
             decision = self._gate.prepare.evaluate(facts) if facts else None
             given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
+            if isinstance(command, cmd.ReviewStep) and decision is not None and decision.verdict == "permit":
+                self._gate.templates.check_supplied(given.template, command)
             try:
                 call = await self._gate.effects.call_for(state, principal, command, now)
             except CharterError as error:

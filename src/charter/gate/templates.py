@@ -98,6 +98,12 @@ class KnownTemplates:
         if isinstance(step, AgentStep) and (schema := step.handed_over) is not None:
             _check(schema, command.output, f"The output of step {step.id!r}")
 
+    def check_supplied(self, template: Template, command: cmd.ReviewStep) -> None:
+        """What an operator supplies for an agent's work, which later steps read. Raises ``InvalidInput``."""
+        step = next((item for item in template.steps if item.id == command.step_id), None)
+        if command.resolution == "supply" and isinstance(step, AgentStep) and step.handed_over is not None:
+            _check(step.handed_over, command.output, f"The output of step {step.id!r}")
+
     def schema_problems(
         self, template: Template, state: State, command: cmd.CompleteStep
     ) -> dict[str, tuple[str, ...]]:

@@ -367,7 +367,7 @@ def _step_reference(
 def _output_field(template: Template, target: Step, name: str, where: str, asked: str) -> Iterator[Finding]:
     ref = target.id
     skipped = target.condition is not None or _branched(template, ref)
-    skipped = skipped or (isinstance(target, CallStep | ChildStep) and target.on_failure != "fail_workflow")
+    skipped = skipped or target.on_failure != "fail_workflow"
     if skipped and ".status" not in asked:
         mend = f'Ask first: steps.{ref}.status == "completed" ? … : …'
         yield Finding("warning", where, f"step {ref!r} may be skipped, and its output is null then", mend)

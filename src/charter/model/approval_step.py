@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ from charter.model.template_parts import OnReject, StepBase
 class ApprovalStep(StepBase):
     """People decide whether the workflow goes on."""
 
+    no_retry: ClassVar[str | None] = (
+        "People are reminded and others asked by `remind_after_seconds` and `escalations`; human_review may ask anew."
+    )
     type: Literal["approval"]
     question: str = Field(description="What people are asked; may hold {{ CEL }}.")
     show: Json = Field(
@@ -67,6 +70,11 @@ class ApprovalStep(StepBase):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        if self.on_failure == "skip":
+            raise ValueError(
+                "`on_failure: skip` would go on as if nobody needed to agree: write `on_reject: continue` with "
+                "`if_approved` and `if_rejected`, or `on_failure: human_review`."
+            )
         if (self.if_approved or self.if_rejected) and self.on_reject != "continue":
             raise ValueError("`if_approved` and `if_rejected` need `on_reject: continue`.")
         at_end = [item.after_seconds is None for item in self.escalations]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -65,9 +65,16 @@ class AgentStep(StepBase):
         default=(),
         description="What the arguments of allowed tools must be; every rule that is about a call must hold.",
     )
-    calls: int = Field(default=1000, ge=0, description="How many tool calls the step may make, over all its tries.")
+    calls: int = Field(
+        default=1000, ge=0, description="How many tool calls an attempt may make, over all tries of its gate."
+    )
     expires_after_seconds: int = Field(
-        default=86_400, ge=1, description="The step fails when it is not completed by then."
+        default=86_400, ge=1, description="The attempt fails when the step is not completed by then."
+    )
+    retry: Retry | None = Field(
+        default=None,
+        description="An attempt that was not completed in time, or whose gate stayed shut, is followed by another, with an "
+        "invocation, calls and time of its own.",
     )
     output_schema: JsonObject | None = Field(
         default=None, description="JSON Schema that the output of complete_step must satisfy."
@@ -175,6 +182,9 @@ class ConditionStep(StepBase):
     Its output is ``{value, branch, left_out}``. A condition that is skipped itself takes neither branch.
     """
 
+    no_retry: ClassVar[str | None] = (
+        "An expression has no other value a second time: leave `retry` out; human_review asks a person."
+    )
     type: Literal["condition"]
     expression: str = Field(description="CEL; true or false. Anything else, and any error, fails the step.")
     if_true: tuple[str, ...] = Field(default=(), description="Steps that run only when it is true.")
@@ -187,6 +197,9 @@ class WaitStep(StepBase):
     Its output is ``{until, ended_at}``, ``{signal}`` or ``{result, polls}``; a time that is past ends it at once.
     """
 
+    no_retry: ClassVar[str | None] = (
+        "A wait goes on until it is over: say how long as `timeout_seconds`, and how often as `poll.attempts`."
+    )
     type: Literal["wait"]
     until: str | None = Field(default=None, description="RFC 3339 with an offset, or {{ CEL }} that gives such a text.")
     seconds: int | None = Field(default=None, ge=0, le=315_360_000, description="Counted from when it opens.")
@@ -244,6 +257,9 @@ class SignalStep(StepBase):
     Its output is ``{type, subject, data}``. It never waits for who listens, and no listener's failure is its own.
     """
 
+    no_retry: ClassVar[str | None] = (
+        "It fails only when its expressions have no value, which they have not a second time: leave `retry` out."
+    )
     type: Literal["signal"]
     signal: SignalText
 

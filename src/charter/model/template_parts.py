@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from charter.model.base import JsonObject, Model, Name
 
@@ -27,8 +27,25 @@ class StepBase(Model):
     condition: str | None = Field(
         default=None, alias="if", description="CEL; false skips the step, an error fails it. Default: it always opens."
     )
+    on_failure: OnFailure = Field(
+        default="fail_workflow",
+        description="When it failed for good: the run fails; skip goes on with a null output; human_review asks a person.",
+    )
+
+    no_retry: ClassVar[str | None] = None
+    """Why an attempt of this type of step is not made again, and what to write instead; None where `retry` may stand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tried_again(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("on_failure") == "retry":
+            how = cls.no_retry or "Write how often as `retry`, and under `on_failure` what follows the last attempt."
+            raise ValueError(f"`on_failure` says what follows the last attempt. {how}")
+        if isinstance(given, dict) and cls.no_retry is not None and given.get("retry") is not None:
+            raise ValueError(f"`retry` makes no sense here. {cls.no_retry}")
+        return given
 
 
 class Retry(Model):

@@ -12,7 +12,7 @@ from charter.model import events as ev
 from charter.model.base import JsonObject
 from charter.model.template import ExternalStep, Step
 from charter.model.times import later
-from charter.workflows import expressions, steps
+from charter.workflows import expressions, failing, steps
 from charter.workflows.draft import Draft
 from charter.workflows.state import EffectState, StepState
 
@@ -92,11 +92,11 @@ def _finish(draft: Draft, step: ExternalStep, output: object) -> None:
     try:
         if wanted.success_condition is not None and not expressions.condition(wanted.success_condition, scope):
             reason = f"The callback's success condition {wanted.success_condition!r} is false."
-            steps.fail_step(draft, step, "success_condition", reason)
+            failing.fail_step(draft, step, "success_condition", reason)
             return
         found = {name: expressions.evaluate(source, scope) for name, source in wanted.extract.items()}
     except CharterError as error:
-        steps.fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     first = output if isinstance(output, dict) and step.extract else {}
     steps.complete_step(draft, step, {**first, **(found or callback or {})})

@@ -11,7 +11,7 @@ from charter.model.effect import Effect
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
 from charter.model.template import CallStep, Step, WaitStep
-from charter.workflows import asking, steps
+from charter.workflows import asking, failing, steps
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Secret, digest_of, policy_event
 from charter.workflows.quorum import requirements_of, who
@@ -330,7 +330,7 @@ def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
         return
     if call.decision.verdict == "deny":
         draft.policy(call.facts.model_copy(update={"input": call.redacted}), call.decision, shadow=call.shadow)
-        steps.fail_step(draft, step, call.decision.code, call.decision.reason)
+        failing.fail_step(draft, step, call.decision.code, call.decision.reason)
         return
     if proposal is None:
         proposal = make_proposal(draft, call, _reason(step) or f"Step {step.id!r} of the workflow.")

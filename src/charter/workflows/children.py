@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.principal import Principal
-from charter.workflows import steps
+from charter.workflows import failing, steps
 from charter.workflows.draft import Draft
 from charter.workflows.state import State
 
@@ -106,6 +106,6 @@ def _ended(draft: Draft, command: cmd.EndChild, step_id: str) -> None:
         return
     told = command.reason or "it did not say why."
     if status == "never_started":
-        steps.fail_step(draft, step, command.code or "child_not_started", told)
+        failing.fail_step(draft, step, command.code or "child_not_started", told)
     else:
-        steps.fail_step(draft, step, f"child_{status}", f"{child_id} was {status}: {told}", attempted=True)
+        failing.fail_step(draft, step, f"child_{status}", f"{child_id} was {status}: {told}", attempted=True)

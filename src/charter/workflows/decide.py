@@ -20,6 +20,7 @@ from charter.workflows import (
     calls,
     children,
     effects,
+    failing,
     phases,
     quotas,
     retrying,
@@ -159,7 +160,7 @@ def unprepared(state: State, command: cmd.Command, given: Given, error: CharterE
         step = steps.step_named(given.template, command.step_id)
         # What was asked wrongly will be asked wrongly again; a tool that is not there may come.
         attempted = not isinstance(error, InvalidInput)
-        steps.fail_step(draft, step, error.error_code, error.message, attempted=attempted)
+        failing.fail_step(draft, step, error.error_code, error.message, attempted=attempted)
     return draft
 
 
@@ -218,7 +219,7 @@ def due(draft: Draft) -> None:
         if draft.state.live and invocation.status == "open" and now >= invocation.expires_at:
             end_invocation(draft, invocation.agent_invocation_id, "expired")
             step = steps.step_named(draft.given.template, invocation.step_id)
-            steps.fail_step(draft, step, "step_expired", "The agent did not complete it in time.")
+            failing.fail_step(draft, step, "step_expired", "The agent did not complete it in time.", attempted=True)
     while draft.state.live and (timers := _timers_due(draft.state, now)):
         steps.timer(draft, steps.step_named(draft.given.template, timers[0][1]))
 

@@ -9,7 +9,7 @@ from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.effect import EffectOutcome
 from charter.model.template import ExternalStep, NotificationStep, Step, WaitStep
-from charter.workflows import callbacks, gate_steps, polls, steps
+from charter.workflows import callbacks, failing, gate_steps, polls, steps
 from charter.workflows.calls import effect_of
 from charter.workflows.draft import Call, Draft
 from charter.workflows.state import EffectState
@@ -91,7 +91,7 @@ def _become(draft: Draft, effect: EffectState, status: str) -> str:
     if isinstance(step, NotificationStep):
         return "failed"
     repeated = effect.invoke.idempotent and effect.status == "running" and draft.state.moving
-    if repeated and isinstance(step, ExternalStep) and steps.another_attempt(draft, step):
+    if repeated and isinstance(step, ExternalStep) and failing.another_attempt(draft, step):
         return "failed"
     return "in_doubt"
 
@@ -106,7 +106,7 @@ def _dead_letter(draft: Draft, effect: EffectState, outcome: EffectOutcome) -> e
     delivered = outcome.status == "succeeded" and not outcome.is_error
     if not isinstance(step, NotificationStep) or delivered or step.on_failure != "skip" or not draft.state.live:
         return None
-    if _retryable(effect, outcome) and steps.another_attempt(draft, step):
+    if _retryable(effect, outcome) and failing.another_attempt(draft, step):
         return None
     lost = "It may have arrived: " if outcome.status == "unknown" else ""
     return ev.EffectDeadLettered(
@@ -134,7 +134,7 @@ def _not_answered(draft: Draft, step: Step, code: str, reason: str, **more: Any)
     elif isinstance(step, WaitStep) and draft.state.ending is None:
         polls.go_on(draft, step, reason)
     else:
-        steps.fail_step(draft, step, code, reason, **more)
+        failing.fail_step(draft, step, code, reason, **more)
 
 
 def in_doubt(draft: Draft, effect: EffectState, reason: str) -> None:

@@ -45,6 +45,7 @@ STEP: dict[tuple[str, str], str] = {
     ("polling", "failed"): "failed",
     ("polling", "skipped"): "skipped",
     ("polling", "expired"): "expired",
+    ("polling", "review"): "review",
     ("failed", "reopened"): "open",  # the failed run was retried
     ("open", "reopened"): "open",  # the run was retried, and what the step waited for had ended with it
     ("review", "reopened"): "open",
@@ -62,6 +63,8 @@ STEP: dict[tuple[str, str], str] = {
     ("submitted", "completed"): "completed",
     ("submitted", "returned"): "open",  # the gate stays shut, and the agent goes on
     ("submitted", "failed"): "failed",
+    ("submitted", "retrying"): "retrying",
+    ("submitted", "skipped"): "skipped",
     ("submitted", "review"): "review",
     ("submitted", "rejected"): "rejected",
     ("submitted", "expired"): "expired",
@@ -69,6 +72,8 @@ STEP: dict[tuple[str, str], str] = {
     ("submitted", "again"): "pending",
     ("completed", "again"): "pending",
     ("skipped", "again"): "pending",
+    ("retrying", "again"): "pending",  # a message that nobody waited for
+    ("review", "again"): "pending",
 }
 
 INVOCATION: dict[tuple[str, str], str] = {

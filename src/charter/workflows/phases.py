@@ -12,7 +12,7 @@ from charter.model import events as ev
 from charter.model.phase import Check, CheckResult, GateChecked, GoBack, PhaseWentBack
 from charter.model.template import AgentStep, ApprovalStep, Gate, Step, Template
 from charter.model.times import later, unix_ms_of
-from charter.workflows import ending, expressions, machine, steps
+from charter.workflows import ending, expressions, failing, machine, steps
 from charter.workflows.draft import Draft
 from charter.workflows.gate_steps import check_id, gate_id, made_for, part, parts_of, status_of
 from charter.workflows.records import GateState, InvocationState, StepState
@@ -68,12 +68,11 @@ def hand_in(draft: Draft, step: AgentStep, invocation: InvocationState, output: 
     try:
         back = _way_back(draft, step, "blocked", output)
     except CharterError as error:
-        back = None
-        steps.fail_step(draft, step, error.error_code, error.message)
-    if back is not None or attempt >= gate.attempts or not draft.state.live:
-        if draft.state.live:
-            _end_work(draft, invocation)
-            _shut(draft, step, back, [item.text() for item in blocking])
+        failing.fail_step(draft, step, error.error_code, error.message)
+        return
+    if back is not None or attempt >= gate.attempts:
+        _end_work(draft, invocation)
+        _shut(draft, step, back, [item.text() for item in blocking])
         return
     draft.error = Refused(
         f"The gate of step {step.id!r} stays shut: {'; '.join(item.text() for item in blocking)}",
@@ -184,7 +183,7 @@ def _people(draft: Draft, step: AgentStep, gate: Gate) -> None:
         if status_of(draft.state, made.id).status == "pending":
             ending.mark(draft, made, "opened")
             steps.ask(draft, made)
-            if not draft.state.live:
+            if status_of(draft.state, step.id).status != "submitted" or not draft.state.live:
                 return
     answers = {made.id: status_of(draft.state, made.id) for made in asked}
     if any(item.code == "approval_expired" for item in answers.values()):
@@ -231,7 +230,7 @@ def passed(draft: Draft, step: AgentStep, output: object) -> None:
     try:
         back = _way_back(draft, step, "passed", output)
     except CharterError as error:
-        steps.fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     if back is not None:
         _go_back(draft, step, back, [f"{back.when} is true."])
@@ -245,7 +244,7 @@ def _blocked(draft: Draft, step: AgentStep, gate: Gate, results: tuple[CheckResu
     try:
         back = _way_back(draft, step, "blocked", status_of(draft.state, step.id).output)
     except CharterError as error:
-        steps.fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     if back is None and draft.state.gates[step.id].attempts < gate.attempts:
         _return(draft, step)
@@ -258,12 +257,12 @@ def _refused(draft: Draft, step: AgentStep, gate: Gate, results: tuple[CheckResu
     try:
         back = _way_back(draft, step, "rejected", status_of(draft.state, step.id).output)
     except CharterError as error:
-        steps.fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     if back is not None:
         _go_back(draft, step, back, [reason])
     elif gate.on_reject == "reject":
-        _reset(draft, step)
+        reset(draft, step)
         steps.reject_step(draft, step, reason)
     elif draft.state.gates[step.id].attempts < gate.attempts:
         _return(draft, step)
@@ -275,8 +274,10 @@ def _shut(draft: Draft, step: AgentStep, back: GoBack | None, why: list[str]) ->
     if back is not None:
         _go_back(draft, step, back, why)
         return
-    _reset(draft, step)
-    steps.fail_step(draft, step, "gate_blocked", f"Its gate stayed shut at the last try: {'; '.join(why)}"[:1000])
+    reset(draft, step)
+    failing.fail_step(
+        draft, step, "gate_blocked", f"Its gate stayed shut at the last try: {'; '.join(why)}"[:1000], attempted=True
+    )
 
 
 def timed_out(draft: Draft, step: AgentStep) -> None:
@@ -284,7 +285,7 @@ def timed_out(draft: Draft, step: AgentStep) -> None:
     gate = step.gate
     what = gate.on_timeout if gate is not None else "reject"
     reason = "Its gate did not open in time."
-    _reset(draft, step)
+    reset(draft, step)
     if what == "return" and gate is not None and draft.state.gates[step.id].attempts < gate.attempts:
         _record(draft, step, (), "blocked", returned=[reason])
         _return(draft, step)
@@ -293,10 +294,10 @@ def timed_out(draft: Draft, step: AgentStep) -> None:
     elif what == "reject":
         steps.reject_step(draft, step, reason, status="expired", code="gate_timeout")
     else:
-        steps.fail_step(draft, step, "gate_timeout", reason)
+        failing.fail_step(draft, step, "gate_timeout", reason, attempted=True)
 
 
-def _reset(draft: Draft, step: AgentStep) -> None:
+def reset(draft: Draft, step: AgentStep) -> None:
     """Nothing of the gate is open any more, and its steps are new."""
     if step.gate is None:
         return
@@ -311,7 +312,7 @@ def _reset(draft: Draft, step: AgentStep) -> None:
 
 def _return(draft: Draft, step: AgentStep) -> None:
     """The agent goes on, with the calls and the time that it had left."""
-    _reset(draft, step)
+    reset(draft, step)
     ending.mark(draft, step, "returned")
     steps.grant(draft, step, last=_last(draft, step))
 
@@ -347,7 +348,7 @@ def _go_back(draft: Draft, step: AgentStep, back: GoBack, why: list[str]) -> Non
     visits = status_of(draft.state, back.to).visits
     limit = target.max_visits if isinstance(target, AgentStep) else 1
     if visits >= limit:
-        _reset(draft, step)
+        reset(draft, step)
         reason = f"It would go back to {back.to!r}, which the run has come to {visits} times: {'; '.join(why)}"
         steps.give_up(draft, step, "too_many_visits", reason[:1000])
         return
@@ -357,7 +358,7 @@ def _go_back(draft: Draft, step: AgentStep, back: GoBack, why: list[str]) -> Non
     )
     for item in from_here(template, back.to):
         if isinstance(item, AgentStep):
-            _reset(draft, item)
+            reset(draft, item)
         if status_of(draft.state, item.id).status != "pending":
             ending.mark(draft, item, "again")
     draft.emit("PHASE_WENT_BACK", data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charter.errors import CharterError
 from charter.model.template import WaitStep
-from charter.workflows import expressions, steps
+from charter.workflows import expressions, failing, steps
 from charter.workflows.draft import Draft
 
 
@@ -15,7 +15,7 @@ def answered(draft: Draft, step: WaitStep, result: object) -> None:
     try:
         over = expressions.condition(step.poll.until, {**draft.state.scope(), "result": result})
     except CharterError as error:
-        steps.fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     if over:
         polls = draft.state.steps[step.id].attempt
@@ -34,4 +34,4 @@ def go_on(draft: Draft, step: WaitStep, reason: str) -> None:
             draft, step, "polls_used_up", f"{step.poll.tool} was asked {made} times; the last time: {reason}"
         )
     else:
-        steps.again(draft, step, "polling", step.poll.every_seconds * 1000, reason=reason)
+        failing.again(draft, step, "polling", step.poll.every_seconds * 1000, reason=reason)

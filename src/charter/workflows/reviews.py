@@ -5,7 +5,7 @@ from __future__ import annotations
 from charter.errors import CharterError, Denied, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
-from charter.model.template import Step
+from charter.model.template import ApprovalStep, ConditionStep, Step
 from charter.workflows import steps
 from charter.workflows.approvals import may
 from charter.workflows.draft import Draft
@@ -46,17 +46,42 @@ def _refusal(draft: Draft, command: cmd.ReviewStep, found: StepState) -> Charter
         )
     if command.resolution == "retry" and not found.attempt:
         return Refused(
-            "Its condition has no value, and would have none again.",
+            "What it was to open with has no value, and would have none again.",
             code="cannot_retry",
             next_step="Skip the step, supply its output, or let the run fail.",
         )
+    return _not_for(steps.step_named(draft.given.template, command.step_id), command)
+
+
+def _not_for(step: Step, command: cmd.ReviewStep) -> Refused | None:
+    """What no operator can say of a step of its type."""
+    if isinstance(step, ApprovalStep) and command.resolution in ("skip", "supply"):
+        return Refused(
+            "An operator does not answer for the people whom the step asks.",
+            code="people_decide",
+            next_step="Say retry, which asks them anew, or fail.",
+        )
+    if isinstance(step, ConditionStep) and command.resolution == "supply" and _truth(command.output) is None:
+        return Refused(
+            "A condition is true or false.", code="not_true_or_false", next_step="Supply true or false, as JSON."
+        )
     return None
+
+
+def _truth(output: object) -> bool | None:
+    """``true`` or ``false``, alone or as the ``value`` of a condition's output."""
+    value = output.get("value") if isinstance(output, dict) else output
+    return value if isinstance(value, bool) else None
 
 
 def _go_on(draft: Draft, command: cmd.ReviewStep, step: Step, found: StepState) -> None:
     code, reason = found.code or "step_failed", found.reason or ""
     if command.resolution == "retry":
-        steps.reopen(draft, step)
+        steps.open_again(draft, step)
+        steps.advance(draft)
+    elif command.resolution == "supply" and isinstance(step, ConditionStep):
+        steps.take_branch(draft, step, value=_truth(command.output) is True)
+        steps.advance(draft)
     elif command.resolution == "supply":
         steps.complete_step(draft, step, command.output)
     elif command.resolution == "skip":

@@ -87,7 +87,7 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
         child_workflow_id=data.child_workflow_id or before.child_workflow_id,
         ran=before.ran and data.status != "again",
         order=state.version + 1,
-        attempt=0 if data.status == "again" else before.attempt + (data.status in ("opened", "reopened")),
+        attempt=_attempt(before, data),
         visits=before.visits + (data.status == "opened"),
         key=None if anew else before.key,
         callback=None if anew else before.callback,
@@ -95,8 +95,19 @@ def _step(state: State, data: ev.WorkflowStep, time: str) -> State:
     )
     if data.status == "again" and data.step_id in state.gates:
         state = changed(state, gates={key: item for key, item in state.gates.items() if key != data.step_id})
+    if data.status == "reopened" and data.step_id in state.gates:  # another attempt: its gate is tried anew
+        anew_gate = GateState(returned=state.gates[data.step_id].returned)
+        state = changed(state, gates={**state.gates, data.step_id: anew_gate})
     after_it = changed(state, steps={**state.steps, data.step_id: after})
     return after_it if data.child_workflow_id is None else _planned(after_it, data.step_id, data.child_workflow_id)
+
+
+def _attempt(before: StepState, data: ev.WorkflowStep) -> int:
+    if data.status == "again":
+        return 0
+    if data.polls is not None:  # a poll that begins, or begins anew, with all its calls
+        return 1
+    return before.attempt + (data.status in ("opened", "reopened"))
 
 
 def _planned(state: State, step_id: str, child_id: str) -> State:

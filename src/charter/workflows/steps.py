@@ -9,7 +9,6 @@ from charter.model.template import (
     ActionStep,
     AgentStep,
     ApprovalStep,
-    CallStep,
     ChildStep,
     ConditionStep,
     NotificationStep,
@@ -20,10 +19,11 @@ from charter.model.template import (
     branches_of,
     undo_of,
 )
-from charter.model.times import later, later_ms, rfc3339, unix_ms_of
-from charter.workflows import (  # phases and steps call each other
+from charter.model.times import later, rfc3339, unix_ms_of
+from charter.workflows import (  # failing, phases and steps call each other
     asking,
     expressions,
+    failing,
     gate_steps,
     machine,
     phases,
@@ -68,7 +68,7 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     try:
         wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return True
     if not wanted:
         mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
@@ -94,7 +94,7 @@ def _wait(draft: Draft, step: WaitStep) -> None:
     try:
         fields = _wait_for(draft, step)
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     mark(draft, step, "opened", **fields)
 
@@ -140,7 +140,7 @@ def timer(draft: Draft, step: Step) -> None:
     elif found.status in ("retrying", "polling"):
         reopen(draft, step)
     elif found.status == "awaiting":
-        fail_step(draft, step, "callback_timeout", f"It was not called back by {found.timeout_at}.")
+        failing.fail_step(draft, step, "callback_timeout", f"It was not called back by {found.timeout_at}.")
     elif isinstance(step, AgentStep):
         phases.timed_out(draft, step)
     else:
@@ -157,11 +157,11 @@ def _what_did_not_come(found: StepState) -> tuple[str, str]:
 
 def timed_out(draft: Draft, step: ActionStep | WaitStep | ChildStep, code: str, reason: str) -> None:
     """Its time, or the number of its tries, is used up. A call that runs meanwhile is told by its own outcome."""
-    withdraw_asked(draft, step)
+    failing.withdraw_asked(draft, step)
     if step.on_timeout == "skip":
         skip_step(draft, step, code, reason)
     elif step.on_timeout == "fail":
-        fail_step(draft, step, code, reason)
+        failing.fail_step(draft, step, code, reason)
     else:
         reject_step(draft, step, reason, status="expired", code=code)
 
@@ -200,7 +200,7 @@ def _send(draft: Draft, step: SignalStep) -> None:
     try:
         said = signals_out.said(step, draft.state.scope())
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     draft.emit("SIGNAL_SENT", said)
     complete_step(draft, step, said.model_dump(mode="json", exclude={"step_id"}))
@@ -210,8 +210,13 @@ def _branch(draft: Draft, step: ConditionStep) -> None:
     try:
         value = expressions.condition(step.expression, draft.state.scope())
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
+    take_branch(draft, step, value=value)
+
+
+def take_branch(draft: Draft, step: ConditionStep, *, value: bool) -> None:
+    """The condition is true or false, as was found or a person said."""
     left_out = step.if_false if value else step.if_true
     output = {"value": value, "branch": "if_true" if value else "if_false", "left_out": list(left_out)}
     mark(draft, step, "completed", output=output)
@@ -223,7 +228,7 @@ def grant(draft: Draft, step: AgentStep, last: InvocationState | None = None) ->
     try:
         expressions.render(step.instructions, draft.state.scope())  # as views.context will show them
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     agent, calls, until = step.agent or draft.state.started_by, step.calls, later(given.now, step.expires_after_seconds)
     if last is not None:
@@ -249,7 +254,7 @@ def ask(draft: Draft, step: ApprovalStep) -> None:
     try:
         request = asking.request_of(draft, step)
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
+        failing.fail_step(draft, step, error.error_code, error.message)
         return
     draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
 
@@ -274,83 +279,32 @@ def complete_step(draft: Draft, step: Step, output: object) -> None:
     advance(draft)
 
 
-def fail_step(
-    draft: Draft, step: Step, code: str, reason: str, *, attempted: bool = False, retry_after: int | None = None
-) -> None:
-    """The step failed; what follows is the step's ``on_failure``.
-
-    ``attempted``: it is known how its attempt ended, so its ``retry`` may allow another. ``retry_after``: not before so many
-    seconds, as the other side said.
-    """
-    if draft.state.ending is not None and not step.id.startswith(UNDO):
-        give_up(draft, step, code, reason)  # the run ends anyway
-        return
-    if isinstance(step, CallStep | ChildStep):
-        withdraw_asked(draft, step)
-        if attempted and (wait := _wait_before_next(draft, step)) is not None:
-            again(draft, step, "retrying", max(wait, (retry_after or 0) * 1000), code=code, reason=reason)
-            return
-        if step.on_failure == "skip":
-            skip_step(draft, step, code, reason)
-            return
-        if step.on_failure == "human_review":
-            mark(draft, step, "review", code=code, reason=reason)
-            return
-    give_up(draft, step, code, reason)
-
-
-def again(draft: Draft, step: Step, status: str, wait_ms: int, **fields: object) -> None:
-    """The next attempt is made after so many milliseconds; the time for all of them goes on."""
-    timeout_at = draft.state.steps[step.id].timeout_at
-    mark(draft, step, status, until=later_ms(draft.given.now, wait_ms), timeout_at=timeout_at, **fields)
-
-
-def withdraw_asked(draft: Draft, step: Step) -> None:
-    """What people were asked, or have allowed, about this attempt is over with it."""
-    for approval_id, approval in list(draft.state.approvals.items()):
-        request = approval.request
-        if approval.open and request.step_id == step.id and request.agent_invocation_id is None:
-            closed = ev.ApprovalClosed(
-                approval_id=approval_id, status="withdrawn", reason="The step goes on without it."
-            )
-            draft.emit("APPROVAL_CLOSED", closed)
-
-
-def another_attempt(draft: Draft, step: CallStep | ChildStep) -> bool:
-    """Whether its ``retry`` allows one more."""
-    return step.retry is not None and draft.state.steps[step.id].attempt < step.retry.attempts
-
-
-def _wait_before_next(draft: Draft, step: CallStep | ChildStep) -> int | None:
-    if step.retry is None or not another_attempt(draft, step):
-        return None
-    chance = draft.given.mint.per_mille() if step.retry.jitter_percent else 0
-    return step.retry.wait_after(draft.state.steps[step.id].attempt, chance)
-
-
 def reopen(draft: Draft, step: Step) -> None:
-    """One attempt more: within the time that is left, or after a person's word in a time of its own."""
-    before = draft.state.steps[step.id]
-    timeout_at = _deadline(draft, step) if before.status == "review" else before.timeout_at
-    mark(draft, step, "reopened", timeout_at=timeout_at, child_workflow_id=_child(draft, step))
+    """One attempt more, within the time that is left."""
+    mark(
+        draft,
+        step,
+        "reopened",
+        timeout_at=draft.state.steps[step.id].timeout_at,
+        child_workflow_id=_child(draft, step),
+    )
     if isinstance(step, AgentStep):
         grant(draft, step)
 
 
 def open_again(draft: Draft, step: Step) -> None:
-    """The step from its beginning, within a time of its own: its run had failed and was retried."""
+    """The step from its beginning, within a time of its own: its run had failed and was retried, or a person said so."""
+    fields: dict[str, str | None] = {"timeout_at": _deadline(draft, step), "child_workflow_id": _child(draft, step)}
+    problem = None
     try:
-        fields = _wait_for(draft, step) if isinstance(step, WaitStep) else {}
+        fields |= _wait_for(draft, step) if isinstance(step, WaitStep) else {}
     except CharterError as error:
-        fail_step(draft, step, error.error_code, error.message)
-        return
-    mark(
-        draft,
-        step,
-        "reopened",
-        **{"timeout_at": _deadline(draft, step), "child_workflow_id": _child(draft, step)} | fields,
-    )
-    _open(draft, step)
+        problem = error
+    mark(draft, step, "reopened", **fields)
+    if problem is not None:
+        failing.fail_step(draft, step, problem.error_code, problem.message)
+    else:
+        _open(draft, step)
 
 
 def skip_step(draft: Draft, step: Step, code: str, reason: str) -> None:
@@ -371,7 +325,7 @@ def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected",
     if draft.state.ending is None and phases.said_no(draft, step, reason, status, code):
         return
     if draft.state.ending is not None:
-        fail_step(draft, step, code, reason)
+        failing.fail_step(draft, step, code, reason)
         return
     mark(draft, step, status, code=code, reason=reason)
     end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")

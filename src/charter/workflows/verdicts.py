@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from charter.model.template import ApprovalStep, OnReject, Step, branches_of
-from charter.workflows import steps
+from charter.workflows import failing, steps
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Draft
 
@@ -39,7 +39,7 @@ def expired(draft: Draft, approval: ApprovalState) -> None:
         return
     step = steps.step_named(draft.given.template, approval.request.step_id)
     if isinstance(step, ApprovalStep) and step.on_timeout == "fail":
-        steps.fail_step(draft, step, "approval_expired", LATE)
+        failing.fail_step(draft, step, "approval_expired", LATE)
         return
     output = {**_output(step, "reject", None, LATE), "timed_out": True}
     _refused(draft, step, output, LATE, status="expired")
@@ -51,7 +51,7 @@ def _refused(draft: Draft, step: Step, output: dict[str, Any], reason: str, stat
     if then == "reject_workflow":
         steps.reject_step(draft, step, reason, status=status)
     elif then == "fail":
-        steps.fail_step(draft, step, code, reason)
+        failing.fail_step(draft, step, code, reason)
     elif isinstance(step, ApprovalStep):
         steps.complete_step(draft, step, output)
     else:

@@ -107,6 +107,8 @@ class Indexed:
             "external": lambda: outside.external(config, self._values, about or title),
             "wait": lambda: self._wait(config),
         }[kind]()
+        if kind in ("condition", "approval", "wait"):
+            made |= outside.on_failure(config)
         config.done()
         return made
 

@@ -131,7 +131,7 @@ class Signalled:
         made: JsonObject = {"agent": known, "instructions": "\n\n".join(str(part) for part in parts)}
         if wanted := self.wanted.get(name):
             made["output_schema"] = {"type": "object", "required": wanted}
-        return made | bound_agent(bound)
+        return made | outside.on_failure(node) | bound_agent(bound)
 
     def _directive(self, node: Node, payload: Json, title: str) -> JsonObject:
         name = node.text("directive")
