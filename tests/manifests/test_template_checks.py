@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from charter.manifests.finding import Finding
+from charter.manifests.installed_checks import Installation
 from charter.manifests.template_checks import validate
 from charter.model.template import Template
 from charter.workflows.expressions import problem
@@ -22,7 +23,8 @@ def action(step_id: str, **more: Any) -> dict[str, Any]:
 
 def checked(*steps: dict[str, Any], tools: Any = None, roles: Any = None, strict: bool = False, **top: Any) -> Any:
     template = Template.model_validate({"name": "t", "version": "1", "steps": list(steps), **top})
-    return validate(template, tools=tools, roles=roles, strict=strict, check_expression=problem)
+    here = Installation(tools=tools, roles=roles)
+    return validate(template, installation=here, strict=strict, check_expression=problem)
 
 
 def one(found: list[Finding], level: str, where: str, says: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import Conflict, InvalidInput, NotFound
+from charter.manifests.installed_checks import Installation
 from charter.manifests.templates import (
     STEP_MODELS,
     Catalogue,
@@ -234,7 +235,7 @@ def test_an_input_may_be_called_like_a_secret_without_being_one() -> None:
 
 
 def test_findings_of_a_file_know_their_lines() -> None:
-    found = read_template(GOOD, "t.yaml").findings(tools=["box__write"])
+    found = read_template(GOOD, "t.yaml").findings(installation=Installation(tools=["box__write"]))
     assert [(item.level, item.where, item.line) for item in found] == [("warning", "/steps/0/tool", 8)]
 
 

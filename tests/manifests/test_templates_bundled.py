@@ -11,6 +11,7 @@ import pytest
 from charter.bundled.casebook import build
 from charter.manifests.arguments import check_arguments, check_value, compile_schema
 from charter.manifests.definitions import propose_manifest
+from charter.manifests.installed_checks import Installation
 from charter.manifests.templates import bundled_templates, read_template
 from charter.model.template import AgentStep, Template
 from charter.model.tool import ToolManifest
@@ -40,7 +41,8 @@ def test_each_has_its_own_name() -> None:
 @pytest.mark.parametrize("name", ["governed-session", "safe-ai-assisted"])
 def test_nothing_is_found_against_it_where_the_casebook_is(name: str, casebook: dict[str, ToolManifest]) -> None:
     file = read_template(bundled_templates()[name], f"{name}.yaml")
-    assert file.findings(tools=list(casebook), roles=[], strict=True, check_expression=problem) == []
+    here = Installation(tools=list(casebook), roles=[])
+    assert file.findings(installation=here, strict=True, check_expression=problem) == []
 
 
 def test_a_governed_session_is_one_open_step_until_the_agent_is_done() -> None:

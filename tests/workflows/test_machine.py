@@ -46,6 +46,7 @@ def test_every_event_type_folds_or_belongs_to_no_run() -> None:
 
     assert set(ev.PAYLOADS) - set(_APPLY) == {
         "TOOL_PINNED",
+        "TEMPLATE_PUBLISHED",
         "SIGNAL_RECEIVED",
         "SEALED_ERASED",
         "LISTS_REBUILT",

@@ -212,6 +212,7 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "WORKFLOW_CANCELLED": _named("reason"),
     "WORKFLOW_REJECTED": _named("code", "reason"),
     "TOOL_PINNED": _named("tool", "new_hash"),
+    "TEMPLATE_PUBLISHED": _named("template", "published_by", "template_hash"),
     "LISTS_REBUILT": lambda data: _join("by", data.get("rebuilt_by"), _quoted(data.get("reason"))),
     "KEY_ROTATED": lambda data: _join(data.get("new_key"), "by", data.get("rotated_by"), _quoted(data.get("reason"))),
     "SEALED_ERASED": lambda data: _join(data.get("ref"), "by", data.get("erased_by"), _quoted(data.get("reason"))),

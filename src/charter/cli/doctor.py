@@ -184,7 +184,7 @@ def _policies(config: Settings) -> Check:
 
 
 def _templates(config: Settings) -> Check:
-    from charter.server.app import read_templates
+    from charter.server.templates import read_templates
 
     catalogue = read_templates(config.workflows.templates)
     default = config.workflows.default_template

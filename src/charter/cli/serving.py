@@ -85,7 +85,7 @@ def _door(charter: Charter, *, stdio: bool) -> CharterServer:
 
 def _startable(charter: Charter) -> tuple[tuple[str, str], ...]:
     """Name and description of each template, in its newest version."""
-    from charter.server.app import read_templates
+    from charter.server.templates import read_templates
 
     published = read_templates(charter.settings.workflows.templates).all()
     newest = {template.name: template for template, _ in reversed(published)}

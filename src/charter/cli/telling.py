@@ -107,6 +107,7 @@ _TOLD: dict[str, Callable[[Event], str]] = {
     "WORKFLOW_FAILED": lambda d: f"failed: {d.get('reason') or ''}",
     "WORKFLOW_CANCELLED": lambda d: f"cancelled: {d.get('reason') or ''}",
     "WORKFLOW_REJECTED": lambda d: f"rejected: {d.get('reason') or ''}",
+    "TEMPLATE_PUBLISHED": lambda d: f"{d['template']} by {d['published_by']}: {d['template_hash']}",
     "TOOL_PINNED": lambda d: f"{d['tool']} by {d['pinned_by']}: {d['new_hash']}",
     "LISTS_REBUILT": lambda d: f"the lists were made anew by {d['rebuilt_by']}: {d['reason']}",
     "KEY_ROTATED": lambda d: f"checkpoints are signed by {d['new_key']}, by {d['rotated_by']}: {d['reason']}",

@@ -12,11 +12,18 @@ import typer
 from charter.cli.failing import USAGE
 from charter.cli.output import Json, page_json, print_fields, print_json, print_table, safe, say, stranger
 from charter.cli.policies import governed
-from charter.cli.session import settings
+from charter.cli.session import As, Roles, TokenFile, Who, run_as, settings, who
+from charter.errors import CharterError, Misconfigured
 from charter.model.template import Template
 
 if TYPE_CHECKING:
-    from charter.manifests.templates import Catalogue
+    from charter.manifests.finding import Finding
+    from charter.manifests.installed_checks import Installation
+    from charter.manifests.templates import Catalogue, TemplateFile
+    from charter.model.principal import Principal
+    from charter.model.reply import Publication
+    from charter.server.app import Charter
+    from charter.server.settings_model import Settings
 
 Drawing = Literal["text", "mermaid"]
 
@@ -24,7 +31,7 @@ commands = typer.Typer(no_args_is_help=True, help="Workflow definitions: shipped
 
 
 def _catalogue() -> Catalogue:
-    from charter.server.app import read_templates
+    from charter.server.templates import read_templates
 
     return read_templates(settings().workflows.templates)
 
@@ -75,30 +82,122 @@ def _step(template: Template, index: int) -> str:
 @commands.command("validate")
 def validate(
     files: Annotated[list[Path], typer.Argument(help="Template files (YAML or JSON).")],
-    strict: Annotated[bool, typer.Option("--strict", help="Unknown tools are errors, not warnings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Names unknown here are errors, not warnings.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check template files: shape, steps, expressions, tools. Names file, line and mend; exit code 2 when one is bad."""
-    from charter.manifests.templates import read_template
-    from charter.server.template_folder import bindings_beside
-    from charter.workflows.expressions import problem
-
-    known = {tool.name for tool in governed(settings())}
+    """Check template files: shape, steps, expressions, names. Tells file, line and mend; exit code 2 when one is bad."""
+    here = _installation(settings())
     bad, checked = False, []
     for path in files:
-        text, bindings = path.read_text(encoding="utf-8"), bindings_beside(path)
-        file = read_template(text, path.name, check_expression=problem, bindings=bindings)
-        findings = file.findings(tools=known, check_expression=problem, strict=strict)
-        bad = bad or any(item.level == "error" for item in findings)
+        file, findings = _checked(path, here, strict=strict)
+        bad = bad or _wrong(findings)
         checked.append({"file": str(path), "template": file.template.ref, "findings": findings})
-        for item in findings if not as_json else ():
-            say(f"{path}:{item.line}: {item.level}: {item.text} {item.mend}")
+        if not as_json:
+            _tell(path, findings)
         if not findings and not as_json:
             say(f"✓ {path}: {file.template.ref}, {len(file.template.steps)} steps")
     if as_json:
         page_json(checked)
     if bad:
         raise typer.Exit(USAGE)
+
+
+@commands.command("publish")
+def publish(
+    file: Annotated[Path, typer.Argument(help="A template file (YAML or JSON), in whatever form.")],
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a file's template what its NAME@VERSION means here, for good. Takes the role operator or admin.
+
+    It is checked as by `validate --strict`, and who published it goes on record with its hash. A version never changes: what
+    was changed needs a new one. The same again changes nothing. A running server follows; runs keep what they began with.
+    """
+    config = settings()
+    folder = config.workflows.templates
+    if folder is None:
+        raise Misconfigured(
+            "No folder for templates is configured.",
+            code="no_templates_folder",
+            next_step='Set [workflows] templates = "templates" in charter.toml, or run `charter init`.',
+        )
+    read, findings = _checked(file, _installation(config), strict=True)
+    if _wrong(findings):
+        if as_json:
+            page_json([{"file": str(file), "template": read.template.ref, "findings": findings}])
+        else:
+            _tell(file, findings)
+        raise typer.Exit(USAGE)
+    done, newest = _publish(config, folder, read.template, who(as_name, role, token_file))
+    if as_json:
+        print_json({**done.model_dump(), "newest": newest})
+        return
+    _tell(file, findings)
+    say(f"{done.template} {'is published' if done.anew else 'was published before'}: {done.template_hash}")
+    say(f"`{read.template.name}` starts {newest} from now on; runs under way keep the version that they began with.")
+
+
+def _publish(config: Settings, folder: Path, template: Template, by: Who) -> tuple[Publication, str]:
+    """On record first, then the file that servers read: after a crash in between, the same command again writes it.
+
+    What was published, and the version that its name alone starts from now on.
+    """
+    from charter.model.commands import PublishTemplate
+    from charter.server.templates import read_templates, write_published
+
+    async def record(charter: Charter, caller: Principal) -> Publication:
+        text = template.model_dump_json(by_alias=True, exclude_defaults=True)
+        found: Publication = await charter.gate.handle(caller, PublishTemplate(text=text))
+        return found
+
+    done = run_as(by, record)
+    write_published(folder, template)
+    return done, read_templates(folder).latest(template.name)[0].ref
+
+
+def _installation(config: Settings) -> Installation:
+    from charter.manifests.installed_checks import Installation
+    from charter.server.keys import load_keys
+    from charter.server.secret_store import secret_file
+
+    try:
+        secrets = frozenset(secret_file(config, load_keys(config.keys_folder)))
+    except Misconfigured:
+        secrets = None  # no installation yet
+    try:
+        found = [template for template, _ in _catalogue().all()]
+        names = {name for template in found for name in (template.name, template.ref)}
+    except CharterError:
+        names = None  # another file of the folder is bad, or this one
+    return Installation(
+        tools={tool.name: tool for tool in governed(config)},
+        roles=config.workflows.roles or None,
+        agents=config.workflows.agents or None,
+        secrets=secrets,
+        templates=names,
+        email=config.email.host is not None,
+    )
+
+
+def _checked(path: Path, here: Installation, *, strict: bool) -> tuple[TemplateFile, list[Finding]]:
+    from charter.manifests.templates import read_template
+    from charter.server.template_folder import bindings_beside
+    from charter.workflows.expressions import problem
+
+    text, bindings = path.read_text(encoding="utf-8"), bindings_beside(path)
+    file = read_template(text, path.name, check_expression=problem, bindings=bindings)
+    return file, file.findings(installation=here, check_expression=problem, strict=strict)
+
+
+def _wrong(findings: list[Finding]) -> bool:
+    return any(item.level == "error" for item in findings)
+
+
+def _tell(path: Path, findings: list[Finding]) -> None:
+    for item in findings:
+        say(f"{path}:{item.line}: {item.level}: {item.text} {item.mend}")
 
 
 @commands.command("graph")

@@ -25,18 +25,18 @@ class Scheduler:
 
     def __init__(self, gate: Gate, tenant: str) -> None:
         self._gate, self._principal = gate, service("schedules", tenant)
-        self._names = [timed.name for timed in Schedules(gate).all()]
+        self._schedules = Schedules(gate)
 
     async def run(self) -> None:
-        """Until cancelled; returns at once where nothing is scheduled."""
-        while self._names:
+        """Until cancelled. Templates that are published meanwhile are among them at the next look."""
+        while True:
             left = await self.tick()
             await anyio.sleep(min(LONGEST_SLEEP, left))
 
     async def tick(self) -> float:
         """Start what is due now; seconds until the next time."""
         times, left = [], LONGEST_SLEEP
-        for name in self._names:
+        for name in [timed.name for timed in self._schedules.all()]:
             try:
                 times.append(await self._gate.handle(self._principal, cmd.KeepSchedule(schedule=name)))
             except CharterError as error:

@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from charter.errors import CharterError, Conflict, NotFound, Unavailable
-from charter.gate import callbacks, outcomes
+from charter.gate import callbacks, outcomes, publishing
 from charter.gate.agents import AgentCommands
 from charter.gate.children import Children
 from charter.gate.grants import CaseGrants
@@ -78,6 +78,7 @@ class Gate:
             cmd.RecordUndelivered: self._signals.undelivered,
             cmd.KeepSchedule: self.schedules.keep,
             cmd.PinTool: self._runs.pin,
+            cmd.PublishTemplate: partial(publishing.publish, self),
             cmd.EraseSealed: self._runs.erase,
             cmd.DeliverCallback: partial(callbacks.deliver, self),
             cmd.RebuildLists: partial(maintain, self),

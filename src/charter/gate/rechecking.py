@@ -34,7 +34,7 @@ class Recheck:
         for row in rows:
             if len(self._found) + len(self._missing) >= MOST:
                 return
-            if row.type == "WORKFLOW_STARTED":
+            if row.type in ("WORKFLOW_STARTED", "TEMPLATE_PUBLISHED"):
                 self._templates.setdefault(str(_data(row).get("template_hash")), row.seq)
             if _SEALED in row.leaf:
                 for key, ref in _data(row).items():
@@ -75,7 +75,7 @@ class Recheck:
             if text is not None:
                 pinned(text, template_hash)
                 return
-            problem = f"The template {template_hash} of this run is not in the store."
+            problem = f"The template {template_hash} is not in the store."
         except CharterError as error:
             problem = error.message
         self._found.append(Finding("template_changed", problem, seq))

@@ -22,7 +22,7 @@ from charter.workflows.children import CLAIM as CHILD
 from charter.workflows.signals import run_key, tenant_key
 from charter.workflows.state import State, fold
 
-WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref", "child"))
+WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref", "template_published", "child"))
 """Of these the log tells every claim there is. ``template`` holds texts, which their hash proves; a signal that a run could not
 read (``signal_run``) and the runs that signals start (``signal_start``, also kept as ``start``) claim more than it tells."""
 
@@ -92,6 +92,11 @@ def _of_start(stream: str, data: ev.WorkflowStarted, _time: str) -> Iterator[Cla
         yield Claim(CHILD, stream, stream)
 
 
+def _of_publishing(_stream: str, data: ev.TemplatePublished, _time: str) -> Iterator[Claim]:
+    yield Claim("template_ref", data.template, data.template_hash)
+    yield Claim("template_published", data.template, data.template_hash)
+
+
 def _of_child(_stream: str, data: ev.ChildEnded, _time: str) -> Iterator[Claim]:
     if data.status == "never_started":
         yield Claim(CHILD, data.child_workflow_id, data.status)
@@ -116,6 +121,7 @@ def _of_signal(_stream: str, data: ev.SignalReceived, _time: str) -> Iterator[Cl
 
 _CLAIMS: dict[str, Callable[[str, Any, str], Iterator[Claim]]] = {
     "WORKFLOW_STARTED": _of_start,
+    "TEMPLATE_PUBLISHED": _of_publishing,
     "CHILD_ENDED": _of_child,
     "TOOL_INVOKE": _of_call,
     "SIGNAL_DELIVERED": _of_delivery,

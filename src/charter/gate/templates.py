@@ -78,9 +78,10 @@ class KnownTemplates:
         started = await self._store.claimed(tenant, "template_ref", template.ref)
         if started is not None and started != template_hash:
             raise Conflict(
-                f"{template.ref} was changed after runs were started from it; a published version is immutable.",
+                f"{template.ref} was changed after it was published or runs were started from it; a version never changes.",
                 code="template_immutable",
                 next_step="Give the changed template a new version.",
+                detail={"template": template.ref, "published": started, "offered": template_hash},
             )
         claims = [] if started is not None else [("template_ref", template.ref, template_hash)]
         if await self._store.claimed(tenant, "template", template_hash) is None:

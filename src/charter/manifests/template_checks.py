@@ -6,17 +6,17 @@ CEL is compiled by the function that is handed in, since the rooms of the pure f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
-from charter.manifests import input_secrets, phase_checks, signal_checks
+from charter.manifests import input_secrets, installed_checks, phase_checks, signal_checks
 from charter.manifests.arguments import compile_schema
 from charter.manifests.finding import TEXT as _TEXT
 from charter.manifests.finding import Finding
+from charter.manifests.installed_checks import UNKNOWN, Installation
 from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
 from charter.model.base import JsonObject
-from charter.model.outbound import SERVER
 from charter.model.placeholders import expressions_in
 from charter.model.template import (
     ActionStep,
@@ -47,20 +47,19 @@ _TRIGGER = re.compile(r"(?<![\w.])trigger\.([A-Za-z_]\w*)\b(?!\s*\()")
 def validate(
     template: Template,
     *,
-    tools: Collection[str] | None = None,
-    roles: Collection[str] | None = None,
+    installation: Installation = UNKNOWN,
     check_expression: CheckExpression | None = None,
     strict: bool = False,
 ) -> list[Finding]:
     """What is wrong, in the order of the steps; empty when nothing is.
 
-    ``tools`` and ``roles`` are those of the installation, None when they are not known. What only an installation can
-    resolve is a warning, and an error when ``strict``. Errors would fail at run time; warnings might.
+    What only an installation can resolve is a warning, and an error when ``strict``. Errors would fail at run time;
+    warnings might.
     """
     graph = _Graph(template)
     found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template)]
     found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
-    found += _installed(template, tools, roles, "error" if strict else "warning")
+    found += installed_checks.findings(template, installation, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):
         found += [*_branches(template, graph), *callbacks(template)]
         found += phase_checks.ways_back(template, graph.before)
@@ -172,7 +171,7 @@ def _distinct(template: Template, step: ApprovalStep, where: str) -> Iterator[Fi
             yield Finding("error", f"{where}/{number}", text, mend)
 
 
-# -- schemas, tools, roles
+# -- schemas
 
 
 def _schemas(template: Template) -> Iterator[Finding]:
@@ -206,75 +205,6 @@ def _schema(schema: JsonObject, where: str) -> Iterator[Finding]:
         compile_schema(schema, what="The schema")
     except CharterError as error:
         yield Finding("error", where, error.message, error.next_step)
-
-
-def _installed(
-    template: Template, tools: Collection[str] | None, roles: Collection[str] | None, level: Literal["error", "warning"]
-) -> Iterator[Finding]:
-    for index, step in enumerate(template.steps):
-        where = f"/steps/{index}"
-        if isinstance(step, ActionStep) and step.tool.startswith(f"{SERVER}__"):
-            mend = "Use a step of `type: external` or `type: notification`."
-            yield Finding("error", f"{where}/tool", "Charter's own tools have steps of their own", mend)
-        for place, tool in _own_tools(step):
-            if tools is not None and tool not in tools and not tool.startswith(f"{SERVER}__"):
-                text = f"there is no governed tool {tool!r} here"
-                mend = "Add its upstream with `charter upstream add`, or correct the name."
-                yield Finding(level, f"{where}/{place}", text, mend)
-        if isinstance(step, AgentStep):
-            yield from _patterns(step, where, tools, level)
-            yield from phase_checks.installed(step, where, tools, level)
-        if roles is not None:
-            yield from _roles(step, where, roles, level)
-
-
-def _own_tools(step: Step) -> Iterator[tuple[str, str]]:
-    """Where a step names a tool that the workflow itself calls, and which."""
-    if isinstance(step, ActionStep):
-        yield "tool", step.tool
-    if isinstance(step, WaitStep) and step.poll is not None:
-        yield "poll/tool", step.poll.tool
-    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
-        yield "compensate/tool", step.compensate.tool
-
-
-def _patterns(
-    step: AgentStep, where: str, tools: Collection[str] | None, level: Literal["error", "warning"]
-) -> Iterator[Finding]:
-    for number, pattern in enumerate(step.allowed_tools):
-        place = f"{where}/allowed_tools/{number}"
-        if "*" in pattern[:-1]:
-            mend = "Write the whole name, or its beginning and a * at the end."
-            yield Finding("error", place, f"{pattern!r} has a * before its end", mend)
-        elif tools is not None and not any(_matches(pattern, tool) for tool in tools):
-            text = f"{pattern!r} matches no governed tool here"
-            yield Finding(level, place, text, "Add the upstream, correct the name, or take it out.")
-
-
-def _matches(pattern: str, tool: str) -> bool:
-    return tool.startswith(pattern[:-1]) if pattern.endswith("*") else tool == pattern
-
-
-def _roles(step: Step, where: str, roles: Collection[str], level: Literal["error", "warning"]) -> Iterator[Finding]:
-    named: list[tuple[str, str]] = []
-    if isinstance(step, AgentStep) and step.agent and step.agent.startswith("role:"):
-        named.append((f"{where}/agent", step.agent[5:]))
-    if isinstance(step, AgentStep):
-        named += phase_checks.roles(step, where)
-    if isinstance(step, ApprovalStep):
-        named += [
-            (f"{where}/requirements/{number}/role", item.role)
-            for number, item in enumerate(step.requirements)
-            if item.role
-        ]
-        named += [
-            (f"{where}/escalations/{number}/role", item.role)
-            for number, item in enumerate(step.escalations)
-            if item.role
-        ]
-    for place, role in named:
-        if role not in roles:
-            yield Finding(level, place, f"nobody here has the role {role!r}", "Give it to somebody, or name another.")
 
 
 # -- expressions

@@ -288,6 +288,14 @@ class PinTool(Model):
     new_hash: str
 
 
+class PublishTemplate(Model):
+    """Make this definition what its ``name@version`` means from now on, for good. Its file is written by the command line;
+    this puts it on record."""
+
+    kind: Literal["publish_template"] = "publish_template"
+    text: str = Field(description="The template in its native form, as JSON.")
+
+
 class EraseSealed(Model):
     """Delete what is sealed under ``ref``, for good (a person's right). The record keeps the reference and its digest."""
 
@@ -342,6 +350,7 @@ Command = (
     | EndChild
     | NoteParentTold
     | PinTool
+    | PublishTemplate
     | EraseSealed
     | RebuildLists
     | RotateKey

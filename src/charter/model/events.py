@@ -288,6 +288,14 @@ class ToolPinned(Model):
     pinned_by: str
 
 
+class TemplatePublished(Model):
+    """This definition is what ``name@version`` means, from here on and for good; on the tenant's stream."""
+
+    template: str = Field(description="name@version.")
+    template_hash: str
+    published_by: str
+
+
 class SealedErased(Model):
     """Sealed content was asked to be deleted; on the tenant's stream, durable before the bytes are gone."""
 
@@ -357,6 +365,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "WORKFLOW_PAUSED": WorkflowHeld,
     "WORKFLOW_RESUMED": WorkflowHeld,
     "TOOL_PINNED": ToolPinned,
+    "TEMPLATE_PUBLISHED": TemplatePublished,
     "SEALED_ERASED": SealedErased,
     "LISTS_REBUILT": ListsRebuilt,
     "KEY_ROTATED": KeyRotated,

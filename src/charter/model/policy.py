@@ -30,6 +30,7 @@ Action = Literal[
     "step.review",
     "signal.send",
     "tool.pin",
+    "template.publish",
     "audit.read",
     "record.erase",
     "record.maintain",

@@ -101,6 +101,14 @@ class ProposalView(Model):
     next_step: str
 
 
+class Publication(Model):
+    """A template that is published. ``anew``: it was put on record just now, else it was before."""
+
+    template: str
+    template_hash: str
+    anew: bool
+
+
 class ToolOutcome(Model):
     """A governed call's end. ``status`` ``pending_approval`` means that nothing ran."""
 

@@ -36,6 +36,7 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
     "step.review": ("Workflow",),
     "signal.send": ("Ledger", "Workflow"),
     "tool.pin": ("Tool",),
+    "template.publish": ("Template",),
     "audit.read": ("Ledger", "Workflow"),
     "record.erase": ("Ledger",),
     "record.maintain": ("Ledger",),

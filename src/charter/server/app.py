@@ -23,7 +23,6 @@ from charter.gate import Gate, Limits, Parts, Queries
 from charter.gate.outgoing import Outlet
 from charter.gate.parts import ToolRunner, Tools
 from charter.manifests.built_in import BUILT_IN
-from charter.manifests.templates import Catalogue, bundled_templates, load_template
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
 from charter.server.kept_notes import KeptNotes
@@ -35,13 +34,12 @@ from charter.server.secret_store import secret_file
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
-from charter.server.template_folder import bindings_beside, template_files
+from charter.server.templates import PublishedTemplates
 from charter.store.opening import open_store
 from charter.store.port import Store
 from charter.store.sealing import Sealer
 from charter.tools.folder import fingerprint, load_folder
 from charter.tools.unconnected import UnconnectedRunner, UnconnectedTools
-from charter.workflows.expressions import problem
 
 if TYPE_CHECKING:
     from charter.engine.outbox import Outbox
@@ -103,19 +101,6 @@ class Charter:
         seconds = self.settings.server.drain_seconds
         if left := await self.gate.drain(seconds):
             logger.warning("Charter stops although %d commands are still under way after %d s.", left, seconds)
-
-
-def read_templates(folder: Path | None) -> Catalogue:
-    """The shipped templates and those of the folder. Raises ``Misconfigured`` or ``InvalidInput`` naming the file."""
-    catalogue = Catalogue()
-    for name, text in bundled_templates().items():
-        catalogue.add(load_template(text, name, check_expression=problem))
-    if folder is not None and folder.is_dir():
-        for path in template_files(folder):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            bindings = bindings_beside(path)
-            catalogue.add(load_template(text, path.name, check_expression=problem, bindings=bindings))
-    return catalogue
 
 
 def open_registry(settings: Settings, keys: Keys) -> Registry:
@@ -234,7 +219,7 @@ def _wire(
         evaluator=policies if side.registry is None else policies.sets,
         tools=side.tools,
         runner=side.runner,
-        templates=read_templates(settings.workflows.templates),
+        templates=PublishedTemplates(settings.workflows.templates),
         clock=clock,
         entropy=lambda: secrets.token_bytes(32),
         instance=new_instance(),

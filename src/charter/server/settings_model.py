@@ -141,10 +141,15 @@ class PoliciesSection(Model):
 
 
 class WorkflowsSection(Model):
-    """Templates besides the shipped ones, and which one ``start_workflow`` takes when none is named."""
+    """Templates besides the shipped ones, and which one ``start_workflow`` takes when none is named.
+
+    ``roles`` and ``agents``: those there are, so that a template which names others is not published; empty: not checked.
+    """
 
     templates: Path | None = None
     default_template: str = Field(default="governed-session", min_length=1)
+    roles: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 class ToolsSection(Model):

@@ -28,7 +28,7 @@ from charter.model.principal import Principal
 from charter.model.template import Template
 from charter.model.times import unix_ms_of
 from charter.model.tool import Quarantine, ToolManifest
-from charter.server.app import now_ms, read_templates
+from charter.server.app import now_ms
 from charter.server.evaluator import PolicySets
 from charter.server.settings import load_settings
 from charter.server.settings_model import Settings
@@ -38,6 +38,7 @@ from charter.server.simulating.outcome import Simulation
 from charter.server.simulating.script import Fixtures, Script, read
 from charter.server.telemetry import Telemetry
 from charter.server.template_folder import bindings_beside
+from charter.server.templates import read_templates
 from charter.store.port import Filter, Page
 from charter.store.sealing import Sealer, new_key
 from charter.store.sqlite import SqliteStore

@@ -1,0 +1,120 @@
+"""The templates that can be started: shipped ones, published ones, and the files of the templates folder.
+
+What ``charter template publish`` wrote into ``published/`` never changes: its files are named for their version, so the list
+of their names says whether there is anything new. A running server looks at it when it is asked for a template.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from charter.errors import CharterError, Conflict, Misconfigured
+from charter.manifests.templates import Catalogue, bundled_templates, load_template
+from charter.model.template import Template
+from charter.server.template_folder import bindings_beside, template_files
+from charter.workflows.expressions import problem
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED: Final = "published"
+
+
+def read_templates(folder: Path | None) -> Catalogue:
+    """The shipped templates, the published ones and those of the folder.
+
+    A file that says something else than what was published under its version is not loaded, which is logged. Raises
+    ``Misconfigured`` or ``InvalidInput`` naming the file.
+    """
+    catalogue = Catalogue()
+    for name, text in bundled_templates().items():
+        catalogue.add(load_template(text, name, check_expression=problem))
+    if folder is None or not folder.is_dir():
+        return catalogue
+    fixed = set()
+    for name in published_names(folder):
+        template = _published(folder, name)
+        catalogue.add(template)
+        fixed.add(template.ref)
+    for path in template_files(folder):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        template = load_template(text, path.name, check_expression=problem, bindings=bindings_beside(path))
+        try:
+            catalogue.add(template)
+        except Conflict as error:
+            if template.ref not in fixed:
+                raise
+            logger.warning("%s is not used: %s %s", path, error.message, error.next_step)
+    return catalogue
+
+
+def published_names(folder: Path) -> tuple[str, ...]:
+    """The files of what was published, in order."""
+    try:
+        return tuple(sorted(name for name in os.listdir(folder / PUBLISHED) if name.endswith(".json")))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def _published(folder: Path, name: str) -> Template:
+    path = folder / PUBLISHED / name
+    template = load_template(path.read_text(encoding="utf-8"), f"{PUBLISHED}/{name}", check_expression=problem)
+    if f"{template.ref}.json" != name:
+        raise Misconfigured(
+            f"{path} holds {template.ref}: what was published was renamed or changed.",
+            code="published_changed",
+            next_step="Put the file back as it was published, or publish the template anew from its source.",
+        )
+    return template
+
+
+def write_published(folder: Path, template: Template) -> Path:
+    """Its file, whole or not at all; the same again is fine."""
+    place = folder / PUBLISHED
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{template.ref}.json"
+    draft = place / f".{path.name}.{secrets.token_hex(8)}"
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(template.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    return path
+
+
+class PublishedTemplates:
+    """The templates that can be started, as the gate asks for them; what is published meanwhile is among them."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._names = published_names(folder) if folder is not None else ()
+        self._catalogue = read_templates(folder)
+
+    def latest(self, name: str) -> tuple[Template, str]:
+        """See ``gate.parts.Templates``."""
+        return self._now().latest(name)
+
+    def for_signal(self, type: str) -> tuple[Template, ...]:
+        """See ``gate.parts.Templates``."""
+        return self._now().for_signal(type)
+
+    def scheduled(self) -> tuple[Template, ...]:
+        """See ``gate.parts.Templates``."""
+        return self._now().scheduled()
+
+    def all(self) -> tuple[tuple[Template, str], ...]:
+        """Every version with its hash: by name, the newest first."""
+        return self._now().all()
+
+    def _now(self) -> Catalogue:
+        names = published_names(self._folder) if self._folder is not None else ()
+        if names != self._names:
+            self._names = names  # also where they cannot be read: it is said once, not at every start
+            try:
+                self._catalogue = read_templates(self._folder)
+            except (CharterError, OSError) as error:
+                logger.error("the templates were not read again, the old ones stay: %s", error)
+        return self._catalogue
