@@ -19,7 +19,7 @@ from charter.model.ids import Mint
 from charter.model.policy import Action, Decision, Facts, Obligation
 from charter.model.principal import Channel, Principal, service
 from charter.model.signal import Signal
-from charter.model.template import ActionStep, Template
+from charter.model.template import ActionStep, ExternalStep, NotificationStep, Template
 from charter.model.times import rfc3339
 from charter.model.tool import ToolManifest
 from charter.workflows import decide as rules
@@ -347,8 +347,9 @@ class Run:
     def run_step(self, step_id: str) -> Draft:
         """The engine runs an action step: its arguments are filled in, and its open proposal goes with it."""
         step = step_named(self.template, step_id)
-        if step.type == "external":  # which tool it is does not matter here
-            step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": step.url})
+        if isinstance(step, ExternalStep | NotificationStep):  # which tool it is does not matter here
+            text = step.url if isinstance(step, ExternalStep) else step.email.text if step.email else ""
+            step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": text})
         asked, filled = call_of(step, gate_steps.scope_of(self.state, self.template, step_id), "")
         proposal = rules.step_proposal(self.state, step_id)
         arguments = proposal.made.arguments if proposal else filled

@@ -174,6 +174,16 @@ def test_a_question_of_a_gate_that_has_no_value_fails_the_step_whose_gate_it_is(
     sound(run)
 
 
+def test_nobody_is_asked_about_a_gate_when_the_run_is_being_undone() -> None:
+    first = {"id": "first", "type": "action", "tool": "box__read", "compensate": {"tool": "box__read"}}
+    asks = {"checks": [{"id": "q", "question": "{{ artifacts.none }}?"}], "approval": {}}
+    run = Run(template(first, {**PHASE, "gate": asks})).start()
+    run.outcome(effect_of(run.run_step("first")).effect_id)
+    run.complete({"plan": "a"})
+    assert (run.state.status, "go.gate" in run.steps()) == ("compensating", False)
+    sound(run)
+
+
 def test_a_way_back_that_has_no_value_ends_the_attempt() -> None:
     back = [{"to": "go", "on": "blocked", "when": "artifacts.none"}]
     run = run_of(PHASE, go_back=back, on_failure="human_review")

@@ -18,7 +18,7 @@ from tests.workflows.build import Run, envelopes
 from tests.workflows.wandering import text, wander
 
 ROOT = Path(__file__).parents[2]
-SEEDS = [str(seed) for seed in range(25)]
+SEEDS = [str(seed) for seed in range(150)]
 
 
 def says_what_it_waits_for(run: Run) -> None:
@@ -30,7 +30,10 @@ def says_what_it_waits_for(run: Run) -> None:
     assert run.context().next_step
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = 3000 if os.environ.get("CHARTER_HYPOTHESIS") == "search" else 120
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_every_run_ends_or_waits_for_something_that_has_a_name(random: Random) -> None:
     run = wander(random, says_what_it_waits_for)
@@ -47,6 +50,8 @@ def test_the_seeds_wander_through_everything() -> None:
     """Else the proof below would be of little."""
     told = "".join(text(int(seed)) for seed in SEEDS)
     seen = ["COMPENSATION_STARTED", "CHILD_ENDED", "EFFECT_IN_DOUBT", "STEP_REVIEWED", "SIGNAL_DELIVERED", '"polling"']
+    seen += ["CALLBACK_RECEIVED", "EFFECT_DEAD_LETTERED", "SIGNAL_SENT", "GATE_CHECKED", "EFFECT_RESOLVED"]
+    seen += [f'"{status}"' for status in ("retrying", "awaiting", "submitted", "review", "returned", "reopened")]
     assert [name for name in seen if name not in told] == []
 
 

@@ -11,11 +11,13 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from charter.errors import CharterError
 from charter.model import commands as cmd
 from charter.model.canonical import canonical
-from charter.model.template import Template
+from charter.model.template import ExternalStep, Template
 from charter.workflows import children, views
 from charter.workflows import decide as rules
+from charter.workflows.steps import step_named
 from tests.workflows.build import BOB, CAT, DAY, ENGINE, TOOLS, Run, tool
 
 Move = Callable[[], object]
@@ -23,11 +25,15 @@ STEPS = 6
 ENDS = ["fail", "reject", "skip"]
 
 
+KINDS = [
+    *["agent", "phase", "action", "action", "action", "approval", "condition", "wait", "signal", "poll", "workflow"],
+    *["external", "called_back", "notification", "said"],
+]
+
+
 def step_of(random: Random) -> dict[str, Any]:
-    """A step of any type, with what may go wrong in it."""
-    kind = random.choice(
-        ["agent", "action", "action", "action", "approval", "condition", "wait", "signal", "poll", "workflow"]
-    )
+    """A step of any type, with what may go wrong in it, and what follows when it does."""
+    kind = random.choice(KINDS)
     failing = {"on_failure": random.choice(["skip", "fail_workflow", "human_review"])}
     limited = (
         {"timeout_seconds": random.choice([60, 3600]), "on_timeout": random.choice(ENDS)}
@@ -37,24 +43,78 @@ def step_of(random: Random) -> dict[str, Any]:
     undone = {"compensate": {"tool": f"box__{random.choice(['read', 'write'])}"}} if random.random() < 0.5 else {}
     tried = {"retry": {"attempts": 2, "backoff_seconds": 60}} if random.random() < 0.3 else {}
     named = random.choice(["read", "read", "write", "drop"])
+    url = "https://example.com/{{ trigger.id }}" if random.random() < 0.1 else "https://example.com"
     made: dict[str, dict[str, Any]] = {
-        "agent": {"type": "agent", "allowed_tools": ["*"], "expires_after_seconds": DAY},
+        "agent": {"type": "agent", "allowed_tools": ["*"], "expires_after_seconds": DAY, **failing, **tried},
+        "phase": {**_phase(random), **failing, **tried},
         "action": {"type": "action", "tool": f"box__{named}", **failing, **limited, **undone, **tried},
-        "approval": {"type": "approval", "question": "Go?"},
+        "approval": _approval(random),
         "condition": {
             "type": "condition",
             "expression": random.choice(["trigger.yes", "!trigger.yes", "trigger.none"]),
+            **failing,
         },
         "wait": {"type": "wait", "seconds": random.choice([0, 60])},
-        "signal": {"type": "wait", "signal": {"type": "word"}, **limited},
+        "signal": {"type": "wait", "signal": {"type": "word"}, **limited, **failing},
         "poll": {
             "type": "wait",
             "poll": {"tool": "box__read", "until": "result.ok", "every_seconds": 60, "attempts": 3},
             **limited,
+            **failing,
         },
         "workflow": {"type": "workflow", "template": "other", **failing, **limited, **undone, **tried},
+        "external": {"type": "external", "url": url, **failing, **tried},
+        "called_back": {"type": "external", "url": url, "callback": {"timeout_seconds": 3600}, **failing, **tried},
+        "notification": {
+            "type": "notification",
+            "email": {"to": ["ann@example.com"], "subject": "So", "text": "It is {{ trigger.yes }}."},
+            "wait": random.random() < 0.5,
+            **failing,
+            **tried,
+        },
+        "said": {
+            "type": "signal",
+            "signal": {"type": "done", "data": random.choice([{"so": True}, "{{ trigger.none }}"])},
+            **failing,
+        },
     }
     return made[kind]
+
+
+def _phase(random: Random) -> dict[str, Any]:
+    """Work behind a gate: judged at once, by evidence, and by people."""
+    checks = [
+        {"id": "at_once", "expression": "artifacts.plan == 'agent'"},
+        {"id": "looked", "expression": "evidence.ok", "evidence": {"tool": "box__read"}},
+        {"id": "asked", "question": random.choice(["Good?", "Good, {{ artifacts.plan }}?", "{{ artifacts.none }}?"])},
+    ]
+    gate = {
+        "checks": [check for check in checks if random.random() < 0.5],
+        "approval": {"requirements": [{"approvers": 1}]},
+        "attempts": random.choice([1, 2]),
+        "timeout_seconds": 3600,
+        "on_timeout": random.choice(["reject", "fail", "return", "human_review"]),
+        "on_reject": random.choice(["reject", "return"]),
+    }
+    return {
+        "type": "agent",
+        "artifacts": [{"name": "plan"}],
+        "gate": gate,
+        "expires_after_seconds": DAY,
+        "max_visits": 2,
+    }
+
+
+def _approval(random: Random) -> dict[str, Any]:
+    shown = {"show": {"cents": "{{ trigger.yes }}"}, "amounts": ["cents"]} if random.random() < 0.1 else {}
+    return {
+        "type": "approval",
+        "question": "Go?",
+        "on_reject": random.choice(["reject_workflow", "fail", "continue"]),
+        "on_timeout": random.choice(["reject", "fail"]),
+        "on_failure": random.choice(["fail_workflow", "human_review"]),
+        **shown,
+    }
 
 
 def template_of(random: Random) -> Template:
@@ -101,10 +161,22 @@ def _of_others(run: Run) -> Iterator[tuple[str, Move]]:
     for key in [key for key, item in state.children.items() if item.status == "running"]:
         yield from ((f"child {end}", partial(_end_child, run, key, end)) for end in ("completed", "failed", "rejected"))
     for key in [key for key, item in state.invocations.items() if item.status == "open"]:
-        yield "complete", partial(run.complete, {"by": "agent"}, invocation=key)
-    for key in [key for key, step in state.driven_steps() if step.status == "review"]:
-        for resolution in ("skip", "retry", "supply", "fail"):
-            yield resolution, partial(run.review, key, resolution, output={"by": "hand"})
+        yield "complete", partial(run.complete, {"plan": "agent"}, invocation=key)
+        yield "hand in", partial(run.complete, {"plan": "nothing"}, invocation=key)
+    for key in [
+        key for key, step in state.steps.items() if step.status in ("open", "awaiting") and _asks_back(run, key)
+    ]:
+        yield "call back", partial(run.callback, key, {"ok": True}, id_=f"m{len(run.log)}")
+    for key, step in [(key, step) for key, step in state.driven_steps() if step.status == "review"]:
+        likely = ("fail",) if step.step_type == "approval" else ()
+        for resolution in (*likely, "skip", "retry", "supply", "fail"):
+            output = True if step.step_type == "condition" else {"by": "hand"}
+            yield resolution, partial(run.review, key, resolution, output=output)
+
+
+def _asks_back(run: Run, key: str) -> bool:
+    step = step_named(run.template, key)
+    return isinstance(step, ExternalStep) and step.callback is not None
 
 
 def rare(run: Run) -> Iterator[tuple[str, Move]]:
@@ -118,14 +190,26 @@ def rare(run: Run) -> Iterator[tuple[str, Move]]:
 def _of_step(run: Run, key: str) -> Iterator[tuple[str, Move]]:
     child_id = children.planned(run.state, key)
     if child_id is None:
-        yield f"run {key}", partial(run.run_step, key)
+        yield f"run {key}", partial(_run_step, run, key)
         return
     confirm = cmd.ConfirmChild(workflow_id=run.state.workflow_id, child_workflow_id=child_id, template="other@1")
     yield "start child", lambda: run.decide(confirm, run.given(ENGINE))
     yield "no child", partial(_end_child, run, child_id, "never_started")
 
 
+def _run_step(run: Run, key: str) -> None:
+    """As the gate does: a call that cannot be prepared is the step's failure."""
+    try:
+        run.run_step(key)
+    except CharterError as error:
+        command = cmd.RunStep(workflow_id=run.state.workflow_id, step_id=key)
+        run.kept(rules.unprepared(run.state, command, run.given(ENGINE), error))
+
+
 def _of_effect(run: Run, key: str, status: str, attempt: int) -> Iterator[tuple[str, Move]]:
+    if status == "dead_lettered":
+        yield "settled", partial(run.resolve, key, "did_not_run")
+        return
     if status == "in_doubt":
         for resolution in ("ran", "did_not_run", "retry"):
             yield resolution, partial(run.resolve, key, resolution, output={"ok": True})

@@ -183,7 +183,7 @@ def _people(draft: Draft, step: AgentStep, gate: Gate) -> None:
         if status_of(draft.state, made.id).status == "pending":
             ending.mark(draft, made, "opened")
             steps.ask(draft, made)
-            if status_of(draft.state, step.id).status != "submitted" or not draft.state.live:
+            if status_of(draft.state, step.id).status != "submitted" or not draft.state.moving:
                 return
     answers = {made.id: status_of(draft.state, made.id) for made in asked}
     if any(item.code == "approval_expired" for item in answers.values()):
