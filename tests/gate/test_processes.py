@@ -118,7 +118,7 @@ async def test_a_snapshot_is_the_fold_of_the_log_and_only_a_cache(opened: Open) 
     start = State(workflow_id=work.workflow_id, tenant="default")
     assert asdict(snapshot) == asdict(fold(start, stored[: snapshot.version]))
     assert await fresh.gate.states.fresh("default", work.workflow_id) == fold(start, stored)
-    await desk.store.put_snapshot("default", work.workflow_id, version + 1, 1, b"{not json")
+    await desk.store.put_snapshot("default", work.workflow_id, version + 1, SHAPE, b"{not json")
     another = await opened()
     assert await another.gate.states.fresh("default", work.workflow_id) == fold(start, stored)
 

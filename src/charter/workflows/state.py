@@ -40,8 +40,8 @@ __all__ = [
     "changed",
 ]
 
-SHAPE = 1
-"""Raised when a snapshot of an older state can no longer be read; the log is then folded again."""
+SHAPE = 2
+"""Raised with every change of the state or of its fold: a snapshot of an older shape is left, and the log folded again."""
 
 
 def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
