@@ -66,10 +66,14 @@ class Engine:
     async def said(self, start: bytes) -> bytes:
         """The next line that begins so; servers say other things in between."""
         assert self.process.stdout is not None
-        while line := await asyncio.wait_for(self.process.stdout.readline(), _ANSWER_SECONDS):
+        while line := await self._line(self.process.stdout):
             if line.startswith(start):
                 return line
         raise processes.NotStarted(f"{self.name} ended")
+
+    async def _line(self, stdout: asyncio.StreamReader) -> bytes:
+        async with asyncio.timeout(_ANSWER_SECONDS):  # wait_for loses a cancellation that comes with the line
+            return await stdout.readline()
 
 
 @asynccontextmanager
@@ -97,7 +101,8 @@ async def _engine(name: str, folder: Path) -> AsyncIterator[Engine]:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), 20)
+            async with asyncio.timeout(20):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

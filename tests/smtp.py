@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import socketserver
 import ssl
 import threading
@@ -92,7 +93,7 @@ class _Conversation(socketserver.StreamRequestHandler):
         if told is None or told == "hang up":
             self.box.got.append((sender, list(to), message_from_bytes(b"".join(lines))))
         if told == "hang up":
-            self.connection.close()
+            self.connection.shutdown(socket.SHUT_RDWR)  # to close it would wait for the files made of it
         else:
             self.say(told or "250 taken")
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,9 +265,16 @@ async def running_charter(
         await store.close()
 
 
+_shipped: dict[tuple[int, ...], tuple[Sequence[ToolManifest], PolicySets]] = {}
+"""The shipped policies by the tools that they were made for; to make them takes longer than most tests."""
+
+
 def _policies(folder: Path, sources: PolicySources | None, tools: Sequence[ToolManifest]) -> PolicySets:
     if sources is None:
-        return PolicySets(None, None, tools)
+        key = tuple(map(id, tools))
+        if key not in _shipped:
+            _shipped[key] = (tools, PolicySets(None, None, tools))
+        return copy(_shipped[key][1])
     where = folder / "policies"
     where.mkdir()
     for name, text in (*sources.authorise.items(), *sources.obligations.items()):

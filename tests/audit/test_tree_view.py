@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charter.audit.envelope import Envelope
@@ -97,6 +97,7 @@ names = st.sampled_from(
         st.tuples(st.sampled_from([*PAYLOADS, "NEW_TYPE"]), st.dictionaries(names, json | st.dictionaries(names, json)))
     )
 )
+@settings(max_examples=40)
 def test_a_damaged_record_is_still_shown(made: list[tuple[str, dict[str, Any]]]) -> None:
     events = [
         Envelope("t", seq, "wf", seq + 1, f"evt_{seq}", type_, "", {}, "", "", None, data)

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from charter.cli.failing import run_command
 from charter.cli.root import app
+from tests import forked
 from tests.ports import free_port
 
 PYTHON = sys.executable
@@ -91,9 +92,7 @@ class Project:
             command, cwd=self.folder, env=environment(self.env), stderr=subprocess.PIPE, text=True
         )
         try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert "Charter serves MCP at" in line, line + process.stderr.read()
+            until(process, "Charter serves MCP at")
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
@@ -111,20 +110,21 @@ class Project:
             yield client
 
 
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """The line of standard error with these words. Others may come before: a server that waited for an upstream says so."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        if words in line:
+            return line
+        lines.append(line)
+    raise AssertionError("".join(lines))
+
+
 def charter(*args: str, cwd: Path, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
-    """``charter ARGS`` in a process of its own, on no terminal."""
-    command = [PYTHON, "-m", "charter.cli", *args]
-    ended = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment(env or {}),
-        input=stdin if stdin is not None else "",
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    done = Done(ended.returncode, ended.stdout, ended.stderr)
+    """``charter ARGS`` in a process of its own, on no terminal. Nothing that it prints may be a traceback."""
+    ended = forked.charter(args, cwd, environment(env or {}), stdin or "")
+    done = Done(ended.code, ended.out, ended.err)
     assert "Traceback" not in done.both, done.both
     return done
 

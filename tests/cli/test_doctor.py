@@ -63,7 +63,10 @@ BROKEN: dict[str, tuple[Callable[[Project], None], str, str, bool]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_named_with_its_next_step(project: Project, name: str) -> None:
+def test_what_is_broken_is_named_with_its_next_step(
+    project: Project, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charter.server.app.CHECKING_SECONDS", 0.5)  # for the upstream that never comes
     change, check, mend, offline = BROKEN[name]
     change(project)
     code, found = checks(project, *(["--offline"] if offline else []))

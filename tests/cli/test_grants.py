@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -16,19 +17,19 @@ TOOL = "casebook__append_note"
 
 
 def test_a_case_s_grant_covers_its_other_runs_and_is_taken_back_from_any_of_them(project: Project) -> None:
-    first, second, stranger = (_start(project, case) for case in ("c7", "c7", "c8"))
+    first, second, stranger = _start(project, "c7", "c7", "c8")
     give = ["approvals", "grant", first, "--tool", TOOL, "--any-arguments", "--uses", "3", "--as", "ann"]
     wrong = project.here(*give, "--case", "c8")
     assert wrong.code == 2
     assert "does not belong to case" in wrong.err
     assert "in the runs of case c7" in project.ok(*give, "--case", "c7").out
-    assert [_append(project, run) for run in (second, stranger)] == ["succeeded", "pending_approval"]
+    assert _append(project, second, stranger) == ["succeeded", "pending_approval"]
     [grant] = _grants(project, second)
     assert (grant["case_id"], grant["uses_left"], grant["revoked"]) == ("c7", 2, False)
     assert _grants(project, stranger) == []
     project.ok("approvals", "revoke", second, grant["grant_id"], "--as", "ann")
     assert _grants(project, first)[0]["revoked"]
-    assert _append(project, first) == "pending_approval"
+    assert _append(project, first) == ["pending_approval"]
 
 
 def _grants(project: Project, run: str) -> list[dict[str, Any]]:
@@ -36,16 +37,16 @@ def _grants(project: Project, run: str) -> list[dict[str, Any]]:
     return found
 
 
-def _start(project: Project, case: str) -> str:
-    async def start(charter: Charter) -> str:
+def _start(project: Project, *cases: str) -> list[str]:
+    async def start(charter: Charter, case: str) -> str:
         command = cmd.StartWorkflow(template="governed-session", purpose="Plan", case_id=case)
         return str((await charter.gate.handle(IDE, command)).workflow_id)
 
-    return str(_within(project, start))
+    return _within(project, start, cases)
 
 
-def _append(project: Project, run: str) -> str:
-    async def append(charter: Charter) -> str:
+def _append(project: Project, *runs: str) -> list[str]:
+    async def append(charter: Charter, run: str) -> str:
         [invocation] = (await charter.queries.workflow(IDE, run)).invocations
         command = cmd.InvokeTool(
             workflow_id=run,
@@ -55,14 +56,14 @@ def _append(project: Project, run: str) -> str:
         )
         return str((await charter.gate.handle(IDE, command)).status)
 
-    return str(_within(project, append))
+    return _within(project, append, runs)
 
 
-def _within(project: Project, work: Any) -> Any:
+def _within(project: Project, work: Callable[[Charter, str], Awaitable[str]], each: Sequence[str]) -> list[str]:
     settings = load_settings(project.folder / "charter.toml", environ={})
 
-    async def opened() -> Any:
+    async def opened() -> list[str]:
         async with running(settings, drive=False) as charter:
-            return await work(charter)
+            return [await work(charter, one) for one in each]
 
     return anyio.run(opened)

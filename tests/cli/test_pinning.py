@@ -12,44 +12,43 @@ import yaml
 
 from tests.cli.support import Project
 
-SERVER = '''
-from mcp.server.mcpserver import MCPServer
-from mcp_types import ToolAnnotations
-
-server = MCPServer("box", log_level="ERROR")
-
-@server.tool(annotations=ToolAnnotations(read_only_hint=True))
-def peek(key: str) -> str:
-    """{peek}"""
-    return key
-
-@server.tool()
-def wipe(amount: int, note: str | None = None) -> str:
-    """Wipe so much."""
-    return str(amount)
-{more}
-server.run("stdio")
-'''
-MORE = '''
-@server.tool(annotations=ToolAnnotations(destructive_hint=False))
-def tidy() -> str:
-    """Tidy up."""
-    return "ok"
-'''
+# Its tools stand in a file and it brings no MCP library, so that it starts at once: nearly each command here starts it anew.
+SERVER = """
+import runpy, sys
+sys.argv = ["box", "auto", {listed!r}]
+runpy.run_path({server!r}, run_name="__main__")
+"""
+RAW = str(Path(__file__).parents[1] / "tools/servers/hostile.py")
+TIDY = {
+    "name": "tidy",
+    "description": "Tidy up.",
+    "inputSchema": {"type": "object", "properties": {}},
+    "annotations": {"destructiveHint": False},
+}
 
 
 @pytest.fixture
 def upstream(project: Project, tmp_path: Path) -> Path:
-    """A real MCP server whose text a test may change."""
+    """An MCP server whose tools a test may change."""
     file = tmp_path / "box_server.py"
-    offer(file, peek="Look into the box.")
+    offer(file)
     done = project.ok("upstream", "add", "box", "--as", "oscar", "--", sys.executable, str(file))
     assert "Next: " in done.out
     return file
 
 
-def offer(file: Path, *, peek: str, more: str = "") -> None:
-    file.write_text(SERVER.format(peek=peek, more=more))
+def offer(file: Path, *more: dict[str, Any], peek: str = "Look into the box.", amount: str = "integer") -> None:
+    listed = file.with_suffix(".json")
+    key = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
+    sums = {"amount": {"type": amount}, "note": {"anyOf": [{"type": "string"}, {"type": "null"}]}}
+    wipe = {"type": "object", "properties": sums, "required": ["amount"]}
+    tools: list[Any] = [
+        {"name": "peek", "description": peek, "inputSchema": key, "annotations": {"readOnlyHint": True}},
+        {"name": "wipe", "description": "Wipe so much.", "inputSchema": wipe},
+        *more,
+    ]
+    listed.write_text(json.dumps(tools))
+    file.write_text(SERVER.format(listed=str(listed), server=RAW))
 
 
 def test_adding_proposes_risk_pins_and_makes_the_cedar_schema(project: Project, upstream: Path) -> None:
@@ -76,13 +75,13 @@ def test_adding_proposes_risk_pins_and_makes_the_cedar_schema(project: Project, 
 
 
 def test_adding_takes_the_good_tools_and_tells_of_each_other_one(project: Project, tmp_path: Path) -> None:
-    listed, server = tmp_path / "tools.json", str(Path(__file__).parents[1] / "tools/servers/hostile.py")
+    listed = tmp_path / "tools.json"
     tools: list[Any] = [
         {"name": "good", "inputSchema": {"type": "object"}},
         {"name": "bad", "inputSchema": {"type": 7}},
     ]
     listed.write_text(json.dumps(tools))
-    done = project.ok("upstream", "add", "mixed", "--", sys.executable, server, "auto", str(listed))
+    done = project.ok("upstream", "add", "mixed", "--", sys.executable, RAW, "auto", str(listed))
     assert "left out: bad: its definition is not valid MCP: inputSchema.type: Input should be 'object'. Ask" in done.out
     assert "1 tools are governed now" in done.out
     assert "bad: its definition is not valid MCP" in project.ok("upstream", "check", "mixed").err
@@ -123,7 +122,7 @@ def test_a_changed_tool_is_quarantined_until_somebody_accepts_the_difference(pro
 
 
 def test_a_new_tool_is_not_governed_until_it_is_taken_in(project: Project, upstream: Path) -> None:
-    offer(upstream, peek="Look into the box.", more=MORE)
+    offer(upstream, TIDY)
     [status] = project.ok("upstream", "check", "box", "--json").json["items"]
     assert status["ungoverned"] == ["tidy"]
     assert project.here("tools", "show", "box__tidy").code == 1
@@ -149,7 +148,7 @@ def test_a_policy_that_no_longer_fits_the_new_definition_stops_the_pin(project: 
         'when { context.input.amount >= 100 } unless { context.approved.contains("any:2") };\n'
     )
     assert project.ok("policy", "check").out
-    upstream.write_text(upstream.read_text().replace("amount: int", "amount: float"))
+    offer(upstream, amount="number")
     done = project.here("tools", "pin", "box", "--yes", "--as", "oscar")
     assert done.code == 2
     assert "obligations-box.cedar" in done.err
@@ -159,7 +158,7 @@ def test_a_policy_that_no_longer_fits_the_new_definition_stops_the_pin(project: 
 def test_credentials_of_upstreams_are_referred_to_and_never_written(project: Project, tmp_path: Path) -> None:
     """The child sees what its manifest names; the file holds a name. A secret in clear is refused."""
     file = tmp_path / "box_server.py"
-    offer(file, peek="Look into the box.")
+    offer(file)
     file.write_text("import os\nassert os.environ['BOX_TOKEN'] == 'hunter2', 'no key'\n" + file.read_text())
     command = ["--", sys.executable, str(file)]
     missing = project.charter("upstream", "add", "box", "--env", "BOX_TOKEN=secret:box", *command)
@@ -188,12 +187,7 @@ def test_a_name_that_no_upstream_may_have_is_a_usage_error(project: Project, nam
 
 def test_two_tools_whose_names_become_one_do_not_keep_the_others_out(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "box_server.py"
-    both = [
-        '@server.tool(name="a b")\ndef one() -> str:\n    return "1"\n',
-        '@server.tool(name="a_b")\ndef two() -> str:\n    return "2"\n',
-    ]
-    twice = "\n" + "\n".join(both)
-    offer(file, peek="Look into the box.", more=twice)
+    offer(file, {**TIDY, "name": "a b"}, {**TIDY, "name": "a_b"})
     done = project.ok("upstream", "add", "box", "--", sys.executable, str(file))
     assert "left out: a_b: a b has the name box__a_b already" in done.out
     assert {item["name"] for item in project.ok("tools", "list", "box", "--json").json["items"]} == {

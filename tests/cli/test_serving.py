@@ -11,7 +11,7 @@ import anyio
 import httpx2
 import pytest
 
-from tests.cli.support import PYTHON, Project, environment
+from tests.cli.support import PYTHON, Project, environment, until
 from tests.cli.test_first_minutes import call
 
 pytestmark = pytest.mark.anyio
@@ -81,9 +81,8 @@ def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) 
     )
     assert process.stderr is not None
     try:
-        url = process.stderr.readline().split()[-1]
-        hint = process.stderr.readline()
-        assert f"--audience {url}" in hint
+        url = until(process, "Charter serves MCP at").split()[-1]
+        until(process, f"--audience {url}")
         token = project.token("--agent", "ide", "--audience", url)
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         accept = {"accept": "application/json, text/event-stream"}
@@ -105,8 +104,7 @@ def test_serving_standard_input_ends_with_the_client_or_a_signal(project: Projec
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [PYTHON, "-m", "charter.cli", "serve", "--stdio"]
     with subprocess.Popen(command, cwd=project.folder, env=environment({}), text=True, **pipes) as process:
-        assert process.stderr is not None
-        assert "standard input and output" in process.stderr.readline()
+        until(process, "standard input and output")
         if end == "signal":
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0

@@ -1,12 +1,11 @@
 """Runs what a page shows, as a person would in one terminal: one folder, one environment, ids from what was printed before.
 
-``charter`` runs in a process of its own each time, forked from one that has imported it (a page has many commands).
+``charter`` runs in a process of its own each time (:mod:`tests.forked`: a page has many commands).
 """
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import re
 import shlex
@@ -19,7 +18,9 @@ from typing import Any
 
 from typer.main import get_command
 
+from tests import forked
 from tests.docs.pages import ROOT, Block
+from tests.forked import Ended
 
 SECONDS = 120
 ELSEWHERE = frozenset({"npx", "claude", "code", "codex", "gemini", "docker", "curl", "git", "pip", "uv", "sqlite3"})
@@ -27,28 +28,6 @@ ELSEWHERE = frozenset({"npx", "claude", "code", "codex", "gemini", "docker", "cu
 _ID = re.compile(r"\b(wf|inv|prop|appr|evt|eff|grant)_[0-9a-f]{8}-[0-9a-f-]{27}")
 _PLACEHOLDER = re.compile(r"\b(wf|inv|prop|appr|evt|eff|grant)_…")
 _ASSIGNED = re.compile(r"(?:export )?([A-Z_]+)=\$\((.+)\)")
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "charter.cli.root",
-        "charter.server.app",
-        "charter.server.evaluator",
-        "charter.tools.adding",
-        "charter.tools.registry",
-        "charter.tools.runner",
-        "tests.docs.running",
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +53,6 @@ def lines_of(block: Block) -> list[Line]:
             found[-1][1].append(text)
         continued = text.endswith("\\")
     return [Line(re.sub(r"(^|\s)#\s.*$", "", command).strip(), tuple(shown)) for command, shown in found]
-
-
-def _child(argv: list[str], folder: str, environment: dict[str, str], streams: tuple[str, str, str]) -> None:
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    for number, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
-        os.dup2(os.open(path, flags | (os.O_CREAT if number else 0), 0o600), number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - for the process's life
-    from charter.cli import main
-
-    main(argv)
 
 
 @functools.cache
@@ -120,7 +87,6 @@ class Terminal:
     folder: Path = field(init=False)
     environment: dict[str, str] = field(init=False)
     ids: dict[str, str] = field(default_factory=dict)
-    _count: int = 0
 
     def __post_init__(self) -> None:
         self.folder = self.home / "project"
@@ -146,7 +112,7 @@ class Terminal:
             assert done.code == wanted, f"$ {line.command}\nexit code {done.code}\n{done.out}{done.err}"
             _compare(line, done.out + done.err)
 
-    def do(self, command: str) -> Done:
+    def do(self, command: str) -> Ended:
         """Run one command line."""
         if assigned := _ASSIGNED.fullmatch(command):
             done = self.do(assigned[2])
@@ -178,7 +144,7 @@ class Terminal:
         )
         assert ended.returncode == 0, f"line {block.line}\n{ended.stdout}{ended.stderr}"
 
-    def _program(self, words: list[str]) -> Done:
+    def _program(self, words: list[str]) -> Ended:
         if words[0] == "charter":
             self._check(words)
             return self._charter(words[1:])
@@ -195,15 +161,15 @@ class Terminal:
             return self._files(words)
         else:
             self._check(words)
-        return Done(0, "", "")
+        return Ended(0, "", "")
 
-    def _files(self, words: list[str]) -> Done:
+    def _files(self, words: list[str]) -> Ended:
         if words[0] == "cat":
-            return Done(0, "".join((self.folder / name).read_text() for name in words[1:]), "")
+            return Ended(0, "".join((self.folder / name).read_text() for name in words[1:]), "")
         *_, source, target = words
         place = self.folder / source
         (shutil.copytree if place.is_dir() else shutil.copy)(place, self.folder / target)
-        return Done(0, "", "")
+        return Ended(0, "", "")
 
     def _known(self, placeholder: re.Match[str]) -> str:
         assert placeholder[1] in self.ids, f"no id {placeholder[0]} was seen on this page before"
@@ -224,19 +190,11 @@ class Terminal:
         elif words[0] not in ELSEWHERE:
             raise AssertionError(f"$ {shlex.join(words)}\ntests/docs does not know what to do with {words[0]!r}")
 
-    def _charter(self, argv: list[str]) -> Done:
+    def _charter(self, argv: list[str]) -> Ended:
         if argv[:1] == ["serve"]:
-            return Done(0, "", "")  # until it is stopped: checked, and run by the tests of the command line
-        self._count += 1
-        place = self.home / f"{self._count}"
-        streams = (f"{place}.in", f"{place}.out", f"{place}.err")
-        Path(streams[0]).write_text("y\n")  # the person says yes
+            return Ended(0, "", "")  # until it is stopped: checked, and run by the tests of the command line
         self.folder.mkdir(exist_ok=True)
-        process = _context.Process(target=_child, args=(argv, str(self.folder), self.environment, streams))
-        process.start()
-        process.join(SECONDS)
-        assert process.exitcode is not None, f"charter {shlex.join(argv)} did not end"
-        return Done(process.exitcode, Path(streams[1]).read_text(), Path(streams[2]).read_text())
+        return forked.charter(argv, self.folder, self.environment, stdin="y\n")  # the person says yes
 
 
 def _compare(line: Line, printed: str) -> None:

@@ -9,6 +9,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,9 @@ def tests_of(tree: ast.Module) -> Iterator[tuple[str, set[str]]]:
             yield each.name, everywhere | {name for item in each.decorator_list for name in marks(item)}
 
 
+@cache
 def held() -> Held:
-    """What the sources say."""
+    """What the sources say. Not to be changed: it is read once."""
     found: Held = defaultdict(lambda: defaultdict(list))
     tests = ROOT / "tests"
     for path in sorted({*tests.rglob("test_*.py"), *tests.rglob("contract*.py")}):

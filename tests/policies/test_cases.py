@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from charter.policies import PolicySet, load_policy_set, run_policy_tests, shipp
 CASES = Path(__file__).parent / "cases"
 
 
+@cache
 def documents() -> dict[str, Any]:
     texts = {name: text for name, text in shipped_files().items() if name.endswith(".test.yaml")}
     texts |= {path.name: path.read_text(encoding="utf-8") for path in sorted(CASES.glob("*.yaml"))}

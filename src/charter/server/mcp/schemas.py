@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -151,9 +152,14 @@ def _moved(node: Json, at: str) -> Any:
 
 
 def of_model(model: type[BaseModel]) -> JsonObject:
-    """A model's JSON Schema without pydantic's titles."""
-    schema: JsonObject = _untitled(model.model_json_schema(mode="validation"))
+    """A model's JSON Schema without pydantic's titles; the caller's own."""
+    schema: JsonObject = _untitled(_of_model(model))
     return schema
+
+
+@cache
+def _of_model(model: type[BaseModel]) -> JsonObject:
+    return model.model_json_schema(mode="validation")
 
 
 def _untitled(node: Json) -> Any:
