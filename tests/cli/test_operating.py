@@ -119,3 +119,20 @@ def test_removing_a_template_keeps_every_record_of_its_runs(recorded: Recorded) 
     assert ids(project, "--template", "read@1") == [run]
     assert "read" not in [row["name"] for row in project.ok("template", "list", "--json").json["items"]]
     project.ok("audit", "verify")
+
+
+def test_a_run_goes_on_if_it_can_and_says_what_is_missing(recorded: Recorded) -> None:
+    project, mine = recorded.project, ("--role", "operator")
+    before = project.ok("audit", "log", "--workflow", recorded.waiting, "--json").out
+    told = project.ok("workflows", "advance", recorded.waiting, *mine).out
+    assert "nothing was due" in told
+    assert "Approval of casebook__" in told
+    assert project.ok("audit", "log", "--workflow", recorded.waiting, "--json").out == before
+    assert project.here("workflows", "advance", recorded.waiting, "--as", "dora", "--role", "approver").code == 1
+    run = runs(project, "fail_workflow", driven=0)
+    found = project.ok("workflows", "advance", run, *mine, "--json").json
+    assert (found["ready"], found["moved"]) == (["look"], [])
+    assert "look (by the server: charter serve)" in project.ok("workflows", "advance", run, *mine).out
+    driven(project)
+    ended = project.ok("workflows", "advance", run, *mine, "--json").json
+    assert (ended["status"], ended["missing"]) == ("failed", [])

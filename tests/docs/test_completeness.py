@@ -33,7 +33,7 @@ def row(page: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("tool", own_tools([], "governed-session").values(), ids=lambda tool: tool.name)
-def test_each_of_the_eight_tools_is_listed_with_its_arguments(tool: object) -> None:
+def test_each_of_charters_own_tools_is_listed_with_its_arguments(tool: object) -> None:
     name, takes = getattr(tool, "name"), getattr(tool, "takes")  # noqa: B009 - typed as object for the ids
     listed = row("mcp.md", name)
     for argument in takes:

@@ -10,9 +10,16 @@ import typer
 from charter.cli.editing import json_from
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
-from charter.model.commands import CancelWorkflow, PauseWorkflow, ResumeWorkflow, RetryWorkflow, ReviewStep
+from charter.model.commands import (
+    AdvanceWorkflow,
+    CancelWorkflow,
+    PauseWorkflow,
+    ResumeWorkflow,
+    RetryWorkflow,
+    ReviewStep,
+)
 from charter.model.principal import Principal
-from charter.model.reply import WorkflowContext
+from charter.model.reply import Advanced, WorkflowContext
 from charter.model.times import rfc3339
 
 if TYPE_CHECKING:
@@ -192,6 +199,37 @@ def retry(
 ) -> None:
     """Have a failed run go on, from the steps that failed. The server runs them."""
     _hold(RetryWorkflow(workflow_id=workflow_id, reason=reason), who(as_name, role, token_file), as_json)
+
+
+@commands.command("advance")
+def advance(
+    workflow_id: WorkflowId,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Have a run go on if it can: says what was due and was done, and what is missing. The server runs its steps."""
+
+    async def work(charter: Charter, caller: Principal) -> Advanced:
+        answer: Advanced = await charter.gate.handle(caller, AdvanceWorkflow(workflow_id=workflow_id))
+        return answer
+
+    found = run_as(who(as_name, role, token_file), work)
+    if as_json:
+        print_json(found)
+        return
+    ready = "\n".join(f"{step} (by the server: charter serve)" for step in found.ready)
+    print_fields(
+        [
+            ("workflow", found.workflow_id),
+            ("status", found.status),
+            ("done now", "\n".join(stranger(item.detail) for item in found.moved) or "nothing was due"),
+            ("runs now", ready or None),
+            ("missing", "\n".join(stranger(item.detail) for item in found.missing) or None),
+            ("next", stranger(found.next_step)),
+        ]
+    )
 
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")]

@@ -57,8 +57,12 @@ class EmbeddedEngine:
         self._seen: dict[str, int] = {}
         gate.watchers.append(self._told)
 
-    def _told(self, _tenant: str, _stream: str, types: Sequence[str]) -> None:
-        if not _MOVES.isdisjoint(types):
+    def _told(self, tenant: str, stream: str, types: Sequence[str]) -> None:
+        if not types:  # somebody wants it looked at now, also when it did not move just before
+            self._resting = {
+                due: until for due, until in self._resting.items() if (due.tenant, due.workflow_id) != (tenant, stream)
+            }
+        if not types or not _MOVES.isdisjoint(types):
             self._wake.set()
 
     async def recover(self) -> int:

@@ -32,9 +32,9 @@ class AgentCommands:
         """The verbs of an agent: without a live run of this tenant the policy is asked all the same, and says no."""
         workflow_id = command.workflow_id
         if not workflow_id or not command.agent_invocation_id:
-            await self._outside(principal, command, ctx)
+            await self.outside(principal, command, ctx)
         if await self._gate.states.cached(principal.tenant, workflow_id) is None:
-            await self._outside(principal, command, ctx)
+            await self.outside(principal, command, ctx)
         if isinstance(command, cmd.CompleteStep):
             return await self._complete(principal, command, ctx)
         command = await self._with_preview(principal, command) if isinstance(command, cmd.RequestApproval) else command
@@ -80,7 +80,7 @@ class AgentCommands:
             return command
         return command, await self._gate.parts.runner.preview(call.manifest, call.arguments)
 
-    async def _outside(self, principal: Principal, command: Any, ctx: CallContext) -> None:
+    async def outside(self, principal: Principal, command: Any, ctx: CallContext) -> None:
         """A command that names no live run: the policy denies it, and the denial is on record. Always raises."""
         tool = getattr(command, "tool", None)
         manifest = self._gate.prepare.manifest(tool) if tool else None

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from charter.errors import CharterError, Conflict, NotFound, Unavailable
 from charter.gate import callbacks, outcomes, publishing
 from charter.gate.agents import AgentCommands
+from charter.gate.batches import Batches
 from charter.gate.children import Children
 from charter.gate.grants import CaseGrants
 from charter.gate.loading import States
@@ -43,7 +44,7 @@ from charter.workflows.draft import Draft, Given, policy_event
 from charter.workflows.state import State
 
 Watcher = Callable[[str, str, Sequence[str]], None]
-"""Told after each commit: tenant, stream, event types."""
+"""Told after each commit: tenant, stream, event types. Without types: look at it again."""
 
 CLOSING_SECONDS = 5.0
 """How long commands whose callers are gone may take to put on record that they were cut off."""
@@ -71,9 +72,10 @@ class Gate:
         self.case_grants = CaseGrants(self)
         self._signals, self.schedules = Signals(self), Schedules(self)
         self.children = Children(self)
-        self.starts, self._agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
+        self.starts, self.agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
         self._outside: dict[type[Any], Callable[[Principal, Any, CallContext], Awaitable[Any]]] = {
             cmd.StartWorkflow: self.starts.start,
+            cmd.InvokeBatch: Batches(self).run,
             cmd.SendSignal: self._signals.send,
             cmd.RecordUndelivered: self._signals.undelivered,
             cmd.KeepSchedule: self.schedules.keep,
@@ -122,7 +124,7 @@ class Gate:
         if outside is not None:
             return await outside(principal, command, ctx)
         if isinstance(command, cmd.ProposeAction | cmd.RequestApproval | cmd.InvokeTool | cmd.CompleteStep):
-            return await self._agents.handle(principal, command, ctx)
+            return await self.agents.handle(principal, command, ctx)
         if isinstance(command, cmd.DecideApproval | cmd.DelegateApproval):
             row = await self.parts.store.approval(principal.tenant, command.approval_id)
             if row is None:
@@ -210,6 +212,11 @@ class Gate:
         for watcher in self.watchers:
             watcher(batch.tenant, batch.stream, types)
         self.parts.tracing.committed(batch.stream, batch.events)
+
+    def nudge(self, tenant: str, workflow_id: str) -> None:
+        """Have whoever drives look at this run at once, although nothing was put on record."""
+        for watcher in self.watchers:
+            watcher(tenant, workflow_id, ())
 
     async def _behind(self, state: State) -> bool:
         fresh = await self.states.fresh(state.tenant, state.workflow_id)

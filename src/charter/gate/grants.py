@@ -6,8 +6,9 @@ next free number of the grant in the same commit as the call's intent; two runs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from charter.errors import InvalidInput, NotFound
 from charter.gate.loading import event_of
@@ -35,6 +36,17 @@ class Use:
 
     grant_id: str
     claim: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What goes before a call that is looked at as one of several: calls of its invocation, and uses of each grant."""
+
+    calls: int = 0
+    grants: Mapping[str, int] = field(default_factory=dict)
+
+
+NOTHING_AHEAD: Final = Ahead()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +174,19 @@ async def live_grants(store: Store, tenant: str, case_id: str) -> dict[str, Gran
     return live
 
 
-async def find_use(store: Store, state: State, tool: str, arguments: JsonObject, now: str) -> Use | None:
+async def find_use(
+    store: Store, state: State, tool: str, arguments: JsonObject, now: str, ahead: Ahead = NOTHING_AHEAD
+) -> Use | None:
     """The first grant, of the run or of its case, that covers this call and has a use left."""
     for grant_id, grant in state.grants.items():
-        if not grant.revoked and grant.uses_left > 0 and covers(grant.bounds, tool, arguments, now):
+        left = grant.uses_left - ahead.grants.get(grant_id, 0)
+        if not grant.revoked and left > 0 and covers(grant.bounds, tool, arguments, now):
             return Use(grant_id)
     if state.case_id is None:
         return None
     for grant_id, bounds in (await live_grants(store, state.tenant, state.case_id)).items():
         if covers(bounds, tool, arguments, now):
-            used = await _used(store, state.tenant, grant_id, bounds.uses)
+            used = await _used(store, state.tenant, grant_id, bounds.uses) + ahead.grants.get(grant_id, 0)
             if used < bounds.uses:
                 return Use(grant_id, ("grant_use", f"{grant_id}:{used}"))
     return None

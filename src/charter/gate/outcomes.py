@@ -40,9 +40,14 @@ IDEMPOTENT_TRIES = 2
 """How often an idempotent tool is run under one key when its answer was lost, before a person is asked."""
 
 
+def is_charter(principal: Principal) -> bool:
+    """Whether Charter itself asks: its engine, or its runner."""
+    return principal.kind == "service" and "charter" in principal.roles
+
+
 def only_charter(principal: Principal) -> None:
     """The engine's own commands take no other caller."""
-    if principal.kind != "service" or "charter" not in principal.roles:
+    if not is_charter(principal):
         raise Denied("Only Charter itself sends this.", code="not_for_callers")
 
 

@@ -113,7 +113,10 @@ class Tracing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Larger results than ``result_bytes`` are sealed beside the log; every ``snapshot_every`` events a fold is cached."""
+    """Larger results than ``result_bytes`` are sealed beside the log; every ``snapshot_every`` events a fold is cached.
+
+    ``batch_at_once``: how many calls of one batch run at a time.
+    """
 
     result_bytes: int = 256 * 1024
     output_bytes: int = 64 * 1024
@@ -121,11 +124,15 @@ class Limits:
     cached_workflows: int = 2_000
     grant_uses: int = 100
     grant_seconds: int = 86_400
+    batch_at_once: int = 4
 
 
 @dataclass(slots=True)
 class Parts:
-    """Everything that a gate needs. ``clock`` gives milliseconds since 1970, ``entropy`` 32 random bytes."""
+    """Everything that a gate needs. ``clock`` gives milliseconds since 1970, ``entropy`` 32 random bytes.
+
+    ``unavailable`` says why a tool cannot be called now although nothing forbids it, where that is known.
+    """
 
     store: Store
     sealer: Sealer
@@ -137,6 +144,7 @@ class Parts:
     entropy: Callable[[], bytes]
     instance: str
     tracing: Tracing
+    unavailable: Callable[[str], str | None] = lambda _tool: None
     limits: Limits = field(default_factory=Limits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,16 @@ from charter.gate.uninterrupted import uninterrupted
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.ids import Mint
-from charter.model.policy import Facts
+from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
+from charter.workflows import advancing
 from charter.workflows import decide as rules
 from charter.workflows import facts as facts_of
 from charter.workflows.approvals import refusal_of
 from charter.workflows.decide import runnable_steps
 from charter.workflows.draft import Call, Draft, policy_event
 from charter.workflows.state import State
-from charter.workflows.views import context
+from charter.workflows.views import blocked_by, context
 
 if TYPE_CHECKING:
     from charter.gate.gate import Gate
@@ -29,6 +31,16 @@ if TYPE_CHECKING:
 
 _ON_A_RUN = (cmd.CancelWorkflow, cmd.ReviewStep, cmd.PauseWorkflow, cmd.ResumeWorkflow, cmd.RetryWorkflow)
 """The commands that answer with where the run is."""
+_VERBS: Mapping[type, Action] = {
+    cmd.RevokeGrant: "grant.revoke",
+    cmd.CancelWorkflow: "workflow.cancel",
+    cmd.ResolveEffect: "effect.resolve",
+    cmd.PauseWorkflow: "workflow.pause",
+    cmd.ResumeWorkflow: "workflow.pause",
+    cmd.RetryWorkflow: "workflow.retry",
+    cmd.ReviewStep: "step.review",
+}
+"""What the policy is asked for commands on the run as a whole."""
 
 
 class RunCommands:
@@ -133,11 +145,20 @@ class RunCommands:
         if draft.effect is not None:
             return await self._gate.effects.run(draft, principal, ctx)
         if isinstance(command, cmd.AdvanceWorkflow):
-            await self._gate.children.settle(principal, draft.state, ctx)
-            return tuple(runnable_steps(draft.state))
+            return await self._advanced(principal, draft, ctx)
         if isinstance(command, _ON_A_RUN):
             return context(draft.state, draft.given.template, principal, draft.given.now)
         return draft.reply
+
+    async def _advanced(self, principal: Principal, draft: Draft, ctx: CallContext) -> Any:
+        """The steps to run, for the engine; anybody else is told what was done, and the engine looks at the run at once."""
+        if outcomes.is_charter(principal):
+            await self._gate.children.settle(principal, draft.state, ctx)
+            return tuple(runnable_steps(draft.state))
+        reply = advancing.told(draft, tuple(runnable_steps(draft.state)))
+        if any(item.what == "engine" for item in blocked_by(draft.state)) or reply.ready:
+            self._gate.nudge(draft.state.tenant, draft.state.workflow_id)
+        return reply
 
     async def _starts_a_child(self, principal: Principal, command: cmd.RunStep, ctx: CallContext) -> bool:
         outcomes.only_charter(principal)
@@ -174,18 +195,11 @@ class RunCommands:
             manifest = self._gate.prepare.manifest(command.bounds.tool)
             quarantined = self._gate.parts.tools.quarantine(manifest.name) is not None
             return facts_of.grant_facts(state, principal, manifest, command.channel, quarantined=quarantined)
-        if isinstance(command, cmd.RevokeGrant):
-            return facts_of.workflow_facts(state, principal, "grant.revoke")
-        if isinstance(command, cmd.CancelWorkflow):
-            return facts_of.workflow_facts(state, principal, "workflow.cancel")
-        if isinstance(command, cmd.ResolveEffect):
-            return facts_of.workflow_facts(state, principal, "effect.resolve")
-        if isinstance(command, cmd.PauseWorkflow | cmd.ResumeWorkflow):
-            return facts_of.workflow_facts(state, principal, "workflow.pause")
-        if isinstance(command, cmd.RetryWorkflow):
-            return facts_of.workflow_facts(state, principal, "workflow.retry")
-        if isinstance(command, cmd.ReviewStep):
-            return facts_of.workflow_facts(state, principal, "step.review")
+        verb = _VERBS.get(type(command))
+        if verb is not None:
+            return facts_of.workflow_facts(state, principal, verb)
+        if isinstance(command, cmd.AdvanceWorkflow) and not outcomes.is_charter(principal):
+            return facts_of.facts_of_worker(state, principal, "workflow.advance", self._gate.moment()[0])
         if isinstance(command, cmd.AdvanceWorkflow | cmd.RecoverEffect | cmd.RunStep | cmd.DeliverSignal):
             outcomes.only_charter(principal)
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from charter.errors import InvalidInput, NotFound, Refused
-from charter.gate.grants import find_use
+from charter.gate.grants import NOTHING_AHEAD, Ahead, find_use
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY, Attr
 from charter.manifests.arguments import check_arguments
@@ -83,8 +83,13 @@ class Preparer:
             )
         return proposal
 
-    async def for_proposal(self, state: State, principal: Principal, command: Any, now: str) -> Call:
-        """The call of ``command.proposal_id``; the command may repeat tool and arguments, which must then agree."""
+    async def for_proposal(
+        self, state: State, principal: Principal, command: Any, now: str, ahead: Ahead = NOTHING_AHEAD
+    ) -> Call:
+        """The call of ``command.proposal_id``; the command may repeat tool and arguments, which must then agree.
+
+        ``ahead``: decide as if this had gone before.
+        """
         proposal = await self.proposal_of(state, command.proposal_id, command.agent_invocation_id)
         arguments, salt = await self.real_call(state.tenant, proposal)
         manifest = self._fitted(proposal.made.tool, arguments)
@@ -97,7 +102,8 @@ class Preparer:
                 code="definition_changed",
                 next_step="Call propose_action again; people will see the call under the new definition.",
             )
-        return await self._call(state, principal, manifest, arguments, now, proposal, command.agent_invocation_id)
+        invocation_id = command.agent_invocation_id
+        return await self._call(state, principal, manifest, arguments, now, proposal, invocation_id, ahead=ahead)
 
     def _digest(self, state: State, proposal: ProposalState, arguments: JsonObject, salt: str) -> str:
         made = proposal.made
@@ -165,6 +171,7 @@ class Preparer:
         proposal: ProposalState | None,
         invocation_id: str | None,
         step_id: str | None = None,
+        ahead: Ahead = NOTHING_AHEAD,
     ) -> Call:
         redacted, sensitive = redact(manifest, arguments)
         invocation = state.invocations.get(invocation_id or "")
@@ -182,11 +189,13 @@ class Preparer:
             approval=approval,
             grant_id=None,
         )
+        if ahead.calls:
+            facts = facts.model_copy(update={"calls_used": facts.calls_used + ahead.calls})
         decision = self.evaluate(facts)
         use = None
         if decision.verdict == "require_approval":
             # A grant is looked for only where people would be asked, so that what needs nobody does not use it up.
-            use = await find_use(self._parts.store, state, manifest.name, arguments, now)
+            use = await find_use(self._parts.store, state, manifest.name, arguments, now, ahead)
         if use is not None:
             facts = facts.model_copy(update={"grant_id": use.grant_id})
             decision = self.evaluate(facts)

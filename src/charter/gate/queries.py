@@ -60,10 +60,7 @@ class Queries:
         state = await self._gate.states.fresh(principal.tenant, workflow_id)
         if state is None:
             raise NotFound(f"There is no workflow {one_line(workflow_id)}.", code="unknown_workflow")
-        now = self._gate.moment()[0]
-        works = any(facts_of.invocation_live(state, key, principal, now) for key in state.invocations)
-        facts = facts_of.workflow_facts(state, principal, action)
-        self._demand(facts.model_copy(update={"invocation_live": works}) if works else facts)
+        self._demand(facts_of.facts_of_worker(state, principal, action, self._gate.moment()[0]))
         return state
 
     async def workflow(self, principal: Principal, workflow_id: str) -> WorkflowContext:

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from charter.model.approval import ApprovalVerdict, GrantBounds, Signature
 from charter.model.base import Id, Json, JsonObject, LongText, Model, ShortText
 from charter.model.effect import EffectOutcome
 from charter.model.principal import Channel
 from charter.model.signal import Signal
+
+
+def _once_each(ids: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("a proposal stands here twice, and runs once")
+    return ids
 
 
 class StartWorkflow(Model):
@@ -58,6 +64,19 @@ class InvokeTool(Model):
     tool: ShortText | None = None
     arguments: JsonObject | None = None
     reason: LongText = ""
+
+
+BATCH = 20
+"""The most proposals that run in one batch."""
+
+
+class InvokeBatch(Model):
+    """Run proposals of one invocation side by side; none of them unless all are approved or permitted now."""
+
+    kind: Literal["invoke_batch"] = "invoke_batch"
+    workflow_id: Id | None
+    agent_invocation_id: Id | None
+    proposal_ids: Annotated[tuple[Id, ...], Field(min_length=1, max_length=BATCH), AfterValidator(_once_each)]
 
 
 class RecordOutcome(Model):
@@ -326,6 +345,7 @@ Command = (
     | ProposeAction
     | RequestApproval
     | InvokeTool
+    | InvokeBatch
     | RecordOutcome
     | DecideApproval
     | DelegateApproval

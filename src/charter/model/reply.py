@@ -130,6 +130,64 @@ class ToolOutcome(Model):
     next_step: str = ""
 
 
+class BatchMember(Model):
+    """One proposal of a batch, at the place where it was asked for.
+
+    ``denied``, ``refused``: nothing of it ran. ``error``: ``error_code`` tells whether anybody knows.
+    """
+
+    index: int
+    proposal_id: str
+    tool: str = ""
+    status: Literal["succeeded", "failed", "in_doubt", "pending_approval", "denied", "dry_run", "refused", "error"]
+    effect_id: str | None = None
+    is_error: bool = False
+    content: tuple[JsonObject, ...] = ()
+    structured: Json = None
+    meta: JsonObject | None = Field(default=None, description="The upstream's own metadata of its result.")
+    result_ref: str | None = None
+    result_bytes: int = 0
+    error_code: str | None = None
+    error_message: str | None = None
+    note: str | None = Field(default=None, description="What Charter answered in the caller's place.")
+    next_step: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """It ran, or was a dry run, and its answer is no error."""
+        return self.status in ("succeeded", "dry_run") and not self.is_error
+
+
+class BatchOutcome(Model):
+    """How a batch ended: each member in the order in which it was asked for."""
+
+    workflow_id: str
+    results: tuple[BatchMember, ...]
+    succeeded: int
+    failed: int
+    next_step: str = ""
+
+
+class Moved(Model):
+    """One thing that happened because somebody had the run go on."""
+
+    what: str = Field(description="The type of the event on record.")
+    detail: str
+    step_id: str | None = None
+    approval_id: str | None = None
+
+
+class Advanced(Model):
+    """What having a run go on did, and what it still misses."""
+
+    workflow_id: str
+    status: str
+    moved: tuple[Moved, ...] = Field(default=(), description="What was due and was done now, in order.")
+    ready: tuple[str, ...] = Field(default=(), description="Steps whose calls Charter's server makes now.")
+    missing: tuple[Blocker, ...] = Field(default=(), description="Who or what it waits for, people first.")
+    next_step: str = ""
+
+
 class WorkflowStepResult(Model):
     """How a step ended, and where the run went. Published as a JSON Schema."""
 

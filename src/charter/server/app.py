@@ -228,6 +228,7 @@ def _wire(
             result_bytes=settings.server.result_limit_bytes,
             grant_uses=settings.grants.max_uses,
             grant_seconds=settings.grants.max_hours * 3600,
+            batch_at_once=settings.workflows.batch_at_once,
         ),
     )
     gate = Gate(parts)

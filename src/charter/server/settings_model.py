@@ -144,12 +144,14 @@ class WorkflowsSection(Model):
     """Templates besides the shipped ones, and which one ``start_workflow`` takes when none is named.
 
     ``roles`` and ``agents``: those there are, so that a template which names others is not published; empty: not checked.
+    ``batch_at_once``: how many calls of one batch (``invoke_tool`` with ``proposal_ids``) run at a time.
     """
 
     templates: Path | None = None
     default_template: str = Field(default="governed-session", min_length=1)
     roles: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    batch_at_once: int = Field(default=4, ge=1, le=20)
 
 
 class ToolsSection(Model):

@@ -15,7 +15,7 @@ from charter.workflows import asking, failing, steps
 from charter.workflows.approval_state import ApprovalState
 from charter.workflows.draft import Call, Draft, Secret, digest_of, policy_event
 from charter.workflows.quorum import requirements_of, who
-from charter.workflows.state import ProposalState
+from charter.workflows.state import ProposalState, State
 
 # -- proposing
 
@@ -28,7 +28,7 @@ def propose(draft: Draft, command: cmd.ProposeAction, call: Call) -> None:
     elif command.reason and command.reason != proposal.made.reason and _asked_for_more(draft, proposal):
         _withdraw(draft, proposal, "The agent answered with a new proposal.")
         proposal = make_proposal(draft, call, command.reason, replaces=proposal.made.proposal_id)
-    _decision_on(draft, call, proposal.made)
+    decision_on(draft, call, proposal.made)
     draft.reply = view(draft, proposal, call.decision)
 
 
@@ -71,7 +71,8 @@ def make_proposal(draft: Draft, call: Call, reason: str, replaces: str | None = 
     return draft.state.proposals[proposal_id]
 
 
-def _decision_on(draft: Draft, call: Call, made: ev.ProposalMade) -> None:
+def decision_on(draft: Draft, call: Call, made: ev.ProposalMade) -> None:
+    """Put the policy's decision on a proposal on record."""
     facts = call.facts.model_copy(update={"input": call.redacted})
     names = {"digest": made.digest, "proposal_id": made.proposal_id, "shadow": call.shadow}
     draft.policy(facts, call.decision, **names)
@@ -97,11 +98,12 @@ def view(draft: Draft, proposal: ProposalState, decision: Decision) -> ProposalV
         approval_id=approval.request.approval_id if approval else None,
         approval_status=approval.status if approval else None,
         expires_at=approval.expires_at if approval else None,
-        next_step=_next_step(decision, approval, made.proposal_id),
+        next_step=next_step(decision, approval, made.proposal_id),
     )
 
 
-def _next_step(decision: Decision, approval: ApprovalState | None, proposal_id: str) -> str:
+def next_step(decision: Decision, approval: ApprovalState | None, proposal_id: str) -> str:
+    """What the agent does with a proposal that was decided on so."""
     if decision.verdict == "permit":
         return f"Call invoke_tool with proposal_id {proposal_id}."
     if decision.verdict == "deny":
@@ -122,14 +124,14 @@ def _next_step(decision: Decision, approval: ApprovalState | None, proposal_id: 
 def request_approval(draft: Draft, command: cmd.RequestApproval, call: Call) -> None:
     """Ask people about a proposal, once."""
     proposal = draft.state.proposals[command.proposal_id]
-    if (refusal := _spent(draft, proposal)) is not None:
+    if (refusal := spent(draft.state, proposal)) is not None:
         draft.refuse("request_approval", refusal, proposal_id=command.proposal_id)
         return
     expire_due(draft, proposal)
     if not _must_ask(draft, call, proposal):
         draft.reply = view(draft, proposal, call.decision)
         return
-    _decision_on(draft, call, proposal.made)
+    decision_on(draft, call, proposal.made)
     if call.decision.verdict == "deny":
         draft.error = denied(call.decision)
         return
@@ -202,7 +204,7 @@ def denied(decision: Decision) -> Denied:
 def invoke(draft: Draft, command: cmd.InvokeTool, call: Call) -> None:
     """Run a call that the policy permits; where approval is missing, make the proposal and say so."""
     proposal = draft.state.proposals.get(call.proposal_id or "")
-    if proposal is not None and (refusal := _spent(draft, proposal)) is not None:
+    if proposal is not None and (refusal := spent(draft.state, proposal)) is not None:
         draft.refuse("invoke_tool", refusal, proposal_id=call.proposal_id, tool=call.manifest.name)
         return
     if draft.state.status == "paused":
@@ -216,7 +218,7 @@ def invoke(draft: Draft, command: cmd.InvokeTool, call: Call) -> None:
     if proposal is None and call.decision.verdict == "require_approval":
         proposal = make_proposal(draft, call, command.reason)
     if proposal is not None:
-        _decision_on(draft, call, proposal.made)
+        decision_on(draft, call, proposal.made)
     else:
         draft.policy(call.facts.model_copy(update={"input": call.redacted}), call.decision, shadow=call.shadow)
     if call.decision.verdict == "deny" or proposal is None:
@@ -225,7 +227,8 @@ def invoke(draft: Draft, command: cmd.InvokeTool, call: Call) -> None:
     _answer_pending(draft, call, proposal)
 
 
-def _spent(draft: Draft, proposal: ProposalState) -> Refused | None:
+def spent(state: State, proposal: ProposalState) -> Refused | None:
+    """Why a proposal can never run any more, or None."""
     made = proposal.made
     if proposal.effect_id is not None:
         return Refused(
@@ -240,7 +243,7 @@ def _spent(draft: Draft, proposal: ProposalState) -> Refused | None:
             code="proposal_replaced",
             next_step=f"Call invoke_tool with proposal_id {proposal.replaced_by}.",
         )
-    approval = draft.state.approvals.get(proposal.approval_id or "")
+    approval = state.approvals.get(proposal.approval_id or "")
     return _rejected(approval) if approval is not None and approval.status == "rejected" else None
 
 
@@ -334,7 +337,7 @@ def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:
         return
     if proposal is None:
         proposal = make_proposal(draft, call, _reason(step) or f"Step {step.id!r} of the workflow.")
-    _decision_on(draft, call, proposal.made)
+    decision_on(draft, call, proposal.made)
     if _must_ask(draft, call, proposal):
         ask(draft, call, proposal)
 

@@ -16,6 +16,7 @@ from charter.model.template import AgentStep
 from charter.workflows import (
     approvals,
     asking_others,
+    batches,
     callbacks,
     calls,
     children,
@@ -123,9 +124,16 @@ def _decide_on_run(draft: Draft, command: cmd.Command) -> None:
         due(draft)  # one that comes after its time changes nothing
         callbacks.deliver(draft, command)
     elif isinstance(command, cmd.AdvanceWorkflow):
-        due(draft)
+        _advance(draft)
     elif isinstance(command, cmd.ConfirmChild | cmd.EndChild | cmd.NoteParentTold):
         children.settle(draft, command)
+    else:
+        _decide_on_calls(draft, command)
+
+
+def _decide_on_calls(draft: Draft, command: cmd.Command) -> None:
+    if isinstance(command, cmd.InvokeBatch):
+        batches.check(draft)
     elif draft.given.call is not None:
         _decide_on_call(draft, command, draft.given.call)
     else:
@@ -206,6 +214,18 @@ def _cancel(draft: Draft, command: cmd.CancelWorkflow) -> None:
     if _permitted(draft):
         reason = command.reason or f"{draft.given.principal.id} cancelled it."
         end(draft, "WORKFLOW_CANCELLED", code="cancelled", reason=reason)
+
+
+def _advance(draft: Draft) -> None:
+    """The engine does what is due. So does anybody else whom the policy lets; it is on record when anything was."""
+    decision = draft.given.decision
+    if decision is None:
+        due(draft)
+        return
+    trial = Draft(state=draft.state, given=draft.given)
+    due(trial)
+    if (trial.events or decision.verdict != "permit") and _permitted(draft):
+        due(draft)
 
 
 def due(draft: Draft) -> None:

@@ -48,6 +48,15 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One proposal of a batch: the call that it stands for, or why there is none."""
+
+    proposal_id: str
+    call: Call | None = None
+    problem: CharterError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """Everything that a decision may not find out for itself: time, ids, who asks, what the policy said."""
 
@@ -57,6 +66,7 @@ class Given:
     instance: str
     template: Template
     call: Call | None = None
+    members: tuple[Member, ...] = ()
     facts: Facts | None = None
     decision: Decision | None = None
     workflow_link: str = ""

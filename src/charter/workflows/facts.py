@@ -226,3 +226,10 @@ def workflow_facts(state: State, principal: Principal, action: Action, *, channe
         dry_run=state.dry_run,
         channel=channel,
     )
+
+
+def facts_of_worker(state: State, principal: Principal, action: Action, now: str) -> Facts:
+    """The same for a verb that also those have to whom a step of this run is granted."""
+    facts = workflow_facts(state, principal, action)
+    works = any(invocation_live(state, key, principal, now) for key in state.invocations)
+    return facts.model_copy(update={"invocation_live": True}) if works else facts

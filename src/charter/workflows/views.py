@@ -31,7 +31,7 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
             "case_id": state.case_id,
             "dry_run": state.dry_run,
             "current_step": current,
-            "allowed_tools": invocations[0].allowed_tools if invocations else (),
+            "allowed_tools": tuple(dict.fromkeys(tool for item in invocations for tool in item.allowed_tools)),
             "approval_required": any(item.what == "approval" for item in blockers),
             "invocations": invocations,
             "blocked_by": blockers,

@@ -15,7 +15,7 @@ from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.principal import Principal
 from charter.model.reply import ToolView, WorkflowContext
-from charter.server.mcp import results, wording
+from charter.server.mcp import batching, results, wording
 from charter.server.mcp.approving import Approving
 from charter.server.mcp.asking import Context, is_modern
 from charter.server.mcp.listing import page_of
@@ -53,6 +53,7 @@ class Tools:
             "describe_tools": self._describe,
             "complete_step": self._complete,
             "cancel_workflow": self._cancel,
+            "advance_workflow": self._advance,
         }
 
     async def page(self, ctx: Context, params: PaginatedRequestParams | None) -> JsonObject:
@@ -126,8 +127,14 @@ class Tools:
         return await self._approving.request(incoming.ctx, incoming.principal, command)
 
     async def _invoke(self, incoming: Incoming) -> JsonObject:
+        if "proposal_ids" in incoming.arguments:
+            return await self._batch(incoming)
         command = command_of(cmd.InvokeTool, with_ids(incoming.arguments))
         return await self._calls.invoke(incoming.ctx, incoming.principal, command, listed=None)
+
+    async def _batch(self, incoming: Incoming) -> JsonObject:
+        batching.demand_alone(incoming.arguments)
+        return batching.render(await self._handle(incoming, command_of(cmd.InvokeBatch, with_ids(incoming.arguments))))
 
     async def _get(self, incoming: Incoming) -> JsonObject:
         workflow_id = text_of(incoming.arguments, "workflow_id")
@@ -146,6 +153,10 @@ class Tools:
     async def _cancel(self, incoming: Incoming) -> JsonObject:
         reply = await self._handle(incoming, command_of(cmd.CancelWorkflow, incoming.arguments))
         return results.answer(wording.workflow(reply), dumped(reply))
+
+    async def _advance(self, incoming: Incoming) -> JsonObject:
+        reply = await self._handle(incoming, command_of(cmd.AdvanceWorkflow, incoming.arguments))
+        return results.answer(wording.advanced(reply), dumped(reply))
 
     # -- governed tools under their own names: the same command, the same road
 

@@ -1,4 +1,4 @@
-"""Charter's own eight tools as a model reads them: the descriptions teach the whole protocol."""
+"""Charter's own tools as a model reads them: the descriptions teach the whole protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from charter.model.base import LINE, Json, JsonObject
-from charter.model.reply import ProposalView, ToolOutcome, ToolView, WorkflowContext, WorkflowStepResult
+from charter.model.commands import BATCH
+from charter.model.reply import (
+    Advanced,
+    BatchOutcome,
+    ProposalView,
+    ToolOutcome,
+    ToolView,
+    WorkflowContext,
+    WorkflowStepResult,
+)
 from charter.server.mcp.schemas import INVOCATION_ID, WORKFLOW_ID, of_model, or_error
 
 INSTRUCTIONS: Final = """\
@@ -50,7 +59,7 @@ class OwnTool:
 
 
 def own_tools(templates: Sequence[tuple[str, str]], default_template: str) -> dict[str, OwnTool]:
-    """The eight tools in the order in which they are used. ``templates``: names and descriptions of what can be started."""
+    """The tools in the order in which they are used. ``templates``: names and descriptions of what can be started."""
     tools = (
         _start(templates, default_template),
         _propose(),
@@ -60,6 +69,7 @@ def own_tools(templates: Sequence[tuple[str, str]], default_template: str) -> di
         _describe(),
         _complete(),
         _cancel(),
+        _advance(),
     )
     return {tool.name: tool for tool in tools}
 
@@ -71,9 +81,10 @@ def own_tool(
     properties: Mapping[str, Json],
     required: Sequence[str],
     output: JsonObject,
+    *others: JsonObject,
     **hints: bool,
 ) -> OwnTool:
-    """One of Charter's own tools. ``hints``: read_only, destructive, idempotent, open_world."""
+    """One of Charter's own tools. ``others``: more outputs; ``hints``: read_only, destructive, idempotent, open_world."""
     inputs: JsonObject = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     if required:
         inputs["required"] = list(required)
@@ -89,7 +100,7 @@ def own_tool(
         "title": title,
         "description": description,
         "inputSchema": inputs,
-        "outputSchema": or_error(output),
+        "outputSchema": or_error(output, *others),
         "annotations": annotations,
     }
     return OwnTool(name, tuple(properties), wire)
@@ -208,7 +219,10 @@ def _invoke() -> OwnTool:
         "Run a governed tool: either an approved proposal (proposal_id alone) or tool with arguments that the policy permits "
         "outright. status succeeded: the tool's answer is in structured and in the content blocks. An error with code "
         "approval_required means that nothing ran: call request_approval with its proposal_id. status in_doubt means that "
-        "nobody knows whether it ran: never repeat such a call. A large result is stored, and a link says where to read it.",
+        "nobody knows whether it ran: never repeat such a call. A large result is stored, and a link says where to read it. "
+        "Several proposals that are approved or permitted run side by side with proposal_ids: either all of them may run now, "
+        "or nothing runs and detail.members says what each still needs (code batch_not_ready). results stand in your order; "
+        "some may have failed where others succeeded (code batch_partly_failed): do not send those again that ran.",
         {
             "workflow_id": WORKFLOW_ID,
             "agent_invocation_id": INVOCATION_ID,
@@ -216,12 +230,22 @@ def _invoke() -> OwnTool:
                 "type": "string",
                 "description": "The proposal to run; then tool and arguments may be left out.",
             },
+            "proposal_ids": {
+                "type": "array",
+                "items": _TEXT,
+                "minItems": 1,
+                "maxItems": BATCH,
+                "uniqueItems": True,
+                "description": "Several proposals of this invocation to run side by side, in place of everything else but the "
+                "ids. Only for calls that do not depend on each other: they may end in any order.",
+            },
             "tool": _TOOL,
             "arguments": _ARGUMENTS,
             "reason": _REASON,
         },
         ("workflow_id", "agent_invocation_id"),
         of_model(ToolOutcome),
+        of_model(BatchOutcome),
         destructive=True,
         open_world=True,
     )
@@ -297,5 +321,19 @@ def _cancel() -> OwnTool:
         ("workflow_id",),
         of_model(WorkflowContext),
         destructive=True,
+        idempotent=True,
+    )
+
+
+def _advance() -> OwnTool:
+    return own_tool(
+        "advance_workflow",
+        "Have a workflow go on",
+        "Have the workflow go on if it can: what is due is done now (timers, expiries), and Charter's engine looks at it at "
+        "once. Answers with what was done (moved), which steps run now (ready), and who or what is missing (missing). It "
+        "passes over no approval, gate or time, so there is no use in calling it again and again: Charter goes on by itself.",
+        {"workflow_id": WORKFLOW_ID},
+        ("workflow_id",),
+        of_model(Advanced),
         idempotent=True,
     )

@@ -112,7 +112,7 @@ def render(outcome: ToolOutcome, listed: Listed | None, note: str | None = None)
     """The outcome as a result. What did not run is an error on both roads, so that a model cannot overlook it."""
     if outcome.status in _ENDED:
         return _not_done(outcome)
-    blocks = _blocks(outcome)
+    blocks = result_blocks(outcome)
     if note:
         blocks = [*blocks, results.text_block(note)]
     if listed is not None:
@@ -138,7 +138,8 @@ def _not_done(outcome: ToolOutcome) -> JsonObject:
     return {**results.failed(error, **more), "_meta": meta_of(outcome)}
 
 
-def _blocks(outcome: ToolOutcome) -> list[JsonObject]:
+def result_blocks(outcome: ToolOutcome) -> list[JsonObject]:
+    """The tool's own answer, or a link to it where it was too large to send."""
     if not outcome.result_ref:
         return list(outcome.content)
     link: JsonObject = {

@@ -123,12 +123,21 @@ def listed_output(own: JsonObject | None, *, objects_only: bool) -> JsonObject |
     return {**dialect, **root, "anyOf": [embedded(own, "#/anyOf/0"), NOTICE, ERROR]}
 
 
-def or_error(own: JsonObject) -> JsonObject:
-    """The output schema of one of Charter's own tools: its properties stay at the top, where readers look for them."""
+def or_error(own: JsonObject, *others: JsonObject) -> JsonObject:
+    """The output schema of one of Charter's own tools: its properties stay at the top, where readers look for them.
+
+    ``others``: what it answers in other cases. A property that stands in several of them is described by the first.
+    """
     kept = {key: value for key, value in own.items() if key not in ("required", "additionalProperties")}
-    properties = {**ERROR["properties"], **own["properties"]}
-    either: list[Json] = [{"required": own.get("required", [])}, {"required": ERROR["required"]}]
-    return {**kept, "properties": properties, "anyOf": either}
+    answers = (own, *others)
+    properties: JsonObject = {**ERROR["properties"]}
+    definitions: JsonObject = {}
+    for answer in reversed(answers):
+        properties |= answer["properties"]
+        definitions |= answer.get("$defs", {})
+    either: list[Json] = [{"required": answer.get("required", [])} for answer in (*answers, ERROR)]
+    out = {**kept, "properties": properties, "anyOf": either}
+    return {**out, "$defs": definitions} if definitions else out
 
 
 def embedded(schema: JsonObject, at: str) -> JsonObject:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from charter.model.reply import Decided, ProposalView, ToolView, WorkflowContext
+from charter.model.reply import Advanced, Decided, ProposalView, ToolView, WorkflowContext
 from charter.workflows.quorum import who
 
 
@@ -36,6 +36,15 @@ def workflow(reply: WorkflowContext) -> str:
         lines.append(f"Reason: {reply.reason}")
     if reply.output is not None:
         lines.append(f"Output: {_json(reply.output)}")
+    return "\n".join([*lines, f"Next: {reply.next_step}"])
+
+
+def advanced(reply: Advanced) -> str:
+    """What having a run go on did, and what it misses."""
+    lines = [f"Workflow {reply.workflow_id}: {reply.status}."]
+    lines += [f"Done now: {item.detail}." for item in reply.moved] or ["Nothing was due."]
+    lines += [f"Runs now: {', '.join(reply.ready)}."] if reply.ready else []
+    lines += [f"Missing: {item.what} ({item.who}): {item.detail}" for item in reply.missing]
     return "\n".join([*lines, f"Next: {reply.next_step}"])
 
 
