@@ -117,7 +117,7 @@ async def test_it_has_the_engine_look_again_at_a_run_that_it_let_rest(opened: Op
             raise NotFound("Not now.")
         return await handle(principal, command, *more)
 
-    desk.gate.handle = broken  # type: ignore[method-assign]
+    desk.gate.handle = broken  # type: ignore[method-assign,assignment]
     await engine.settle()
     await engine.settle()
     assert tries == 1, "it rests"
