@@ -114,3 +114,16 @@ async def test_what_two_servers_could_read_in_two_ways_is_refused(head: bytes) -
     async with connected() as stream:
         await stream.send(head)
         assert (await stream.receive()).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+async def test_an_answer_leaves_in_one_piece(more: bytes) -> None:
+    """A client that waits for it wakes once, whether the connection stays or closes after it."""
+    async with connected() as stream:
+        await stream.send(post(b"hello", more))
+        first = await stream.receive()
+        assert b"HTTP/1.1 200" in first
+        assert b'"body":"hello"' in first
+        if more:
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()

@@ -42,6 +42,8 @@ from charter.server.settings_model import MCP_PATH
 
 PING_SECONDS: Final = 15.0
 """A silent answer becomes a stream that is pinged, so that no proxy between closes it: as the SDK's transport does."""
+LOOK_AFTER_SECONDS: Final = 0.05
+"""A call that has taken so long is cancelled when its client leaves; a shorter one is done before that helps anybody."""
 
 _METHOD: Final = "tools/call"
 _MEMBERS: Final = frozenset(("jsonrpc", "id", "method", "params"))
@@ -168,12 +170,19 @@ class CallLane:
 
 
 class _Gone:
-    """Cancels the call when its client has left, as closing the connection means on this revision."""
+    """Cancels the call when its client has left, as closing the connection means on this revision.
+
+    It looks for that from ``LOOK_AFTER_SECONDS`` on: a task for each call is a good part of what a short call costs.
+    """
 
     def __init__(self, call: asyncio.Task[Any], receive: Receive) -> None:
         self.seen = False
-        self._call = call
-        self._watch = asyncio.create_task(self._wait(receive))
+        self._call, self._receive = call, receive
+        self._watch: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(LOOK_AFTER_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._watch = asyncio.create_task(self._wait(self._receive))
 
     async def _wait(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -183,7 +192,9 @@ class _Gone:
 
     def stop(self) -> None:
         """Look no more: the answer is on its way."""
-        self._watch.cancel()
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 class _Answer:

@@ -38,6 +38,7 @@ from charter.errors import CharterError, Misconfigured, Unauthenticated
 from charter.model.principal import Principal
 from charter.server.auth import TokenVerifier, VerifiedToken, stdio_principal
 from charter.server.call_lane import CallLane
+from charter.server.http_connection import HttpConnection
 from charter.server.problems import ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
 from charter.server.settings_model import MCP_PATH, Settings, is_loopback
 
@@ -240,16 +241,13 @@ async def serve_http(
     """Serve until SIGINT or SIGTERM. ``on_ready`` gets the URL of the MCP endpoint.
 
     Then no connection is accepted any more, ``drain`` is awaited (until a second signal), and what is still open has two
-    seconds to end.
-
-    h11, because httptools leaves white space in headers, which breaks MCP's header checks, and drops the body of a request
-    that offers an upgrade, as Java's client does. Run it with ``loop_options``.
+    seconds to end. Run it with ``loop_options``.
     """
     own = listening or bind(settings)
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=HttpConnection,
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=2,

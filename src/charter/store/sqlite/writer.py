@@ -35,6 +35,8 @@ _MAX_GROUP_HERE = 64
 SHORT_SECONDS = 0.001
 """What a commit may take, on a running average, for the event loop to make it."""
 _WEIGHT_OF_NEWEST = 0.2
+_LONGEST_COUNTED = 4 * SHORT_SECONDS
+"""One commit that met something else on the disk does not say what the next ones take."""
 _FRAMES_OF_COMMIT = 6
 """About how many pages a commit writes beside one for each event: what it takes to know when a checkpoint is due."""
 
@@ -238,7 +240,8 @@ class Writer:
             committing, before = True, time.perf_counter()
             self._connection.execute("COMMIT")
             self._frames += _FRAMES_OF_COMMIT
-            self._commit_seconds += (time.perf_counter() - before - self._commit_seconds) * _WEIGHT_OF_NEWEST
+            taken = min(time.perf_counter() - before, _LONGEST_COUNTED)
+            self._commit_seconds += (taken - self._commit_seconds) * _WEIGHT_OF_NEWEST
         except Exception as error:
             self._roll_back()
             raise _GroupError(error, committing) from None
