@@ -109,6 +109,10 @@ class Governed:
         entry = self.registry.find(name)
         return entry.quarantine if entry else None
 
+    def unavailable(self, name: str) -> str | None:
+        entry = self.registry.find(name)
+        return entry.unavailable if entry else None
+
     def all(self) -> tuple[ToolManifest, ...]:
         return tuple(entry.manifest for entry in self.registry.entries())
 
@@ -254,6 +258,7 @@ async def running_charter(
         entropy=lambda: secrets.token_bytes(32),
         instance="srv_test",
         tracing=Telemetry(),
+        unavailable=tools.unavailable,
         limits=limits or Limits(),
     )
     gate = Gate(parts)

@@ -136,3 +136,19 @@ def test_a_run_goes_on_if_it_can_and_says_what_is_missing(recorded: Recorded) ->
     driven(project)
     ended = project.ok("workflows", "advance", run, *mine, "--json").json
     assert (ended["status"], ended["missing"]) == ("failed", [])
+
+
+def test_an_operator_sees_what_the_agent_may_do_and_why_not_the_rest(recorded: Recorded) -> None:
+    project, mine = recorded.project, ("--role", "operator")
+    told = project.ok("workflows", "actions", recorded.waiting, *mine).out
+    assert f"{IDE.id} in {recorded.waiting}" in told
+    found = project.ok("workflows", "actions", recorded.waiting, *mine, "--json").json
+    [grant] = found["invocations"]
+    tools = {item["name"]: item["may"] for item in grant["tools"]}
+    assert (tools["casebook__list_notes"], tools["casebook__delete_note"]) == ("yes", "needs_approval")
+    assert [item["waits_for"] for item in grant["proposals"]] == ["1 person"]
+    project.ok("workflows", "pause", recorded.waiting, *mine)
+    paused = project.ok("workflows", "actions", recorded.waiting, *mine, "--agent-role", "agent", "--json").json
+    assert {item["code"] for item in paused["invocations"][0]["tools"]} == {"workflow_paused"}
+    assert project.here("workflows", "actions", recorded.waiting, "--as", "dora", "--role", "approver").code == 1
+    assert project.here("workflows", "actions", recorded.waiting, "--invocation", "inv_nothing", *mine).code == 1

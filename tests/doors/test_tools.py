@@ -18,13 +18,15 @@ OWN = (
     "describe_tools",
     "complete_step",
     "cancel_workflow",
+    "advance_workflow",
+    "agent_actions",
 )
 
 
 async def test_each_tool_has_description_input_schema_output_schema_annotations(charter: Harness, era: str) -> None:
     async with charter.client_as(AGENT, era) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert tuple(tools)[:8] == OWN
+    assert tuple(tools)[: len(OWN)] == OWN
     for name in OWN:
         tool = tools[name]
         assert len(tool.description or "") > 150
@@ -34,7 +36,7 @@ async def test_each_tool_has_description_input_schema_output_schema_annotations(
         assert tool.output_schema
         assert tool.output_schema["type"] == "object"
         assert tool.annotations is not None
-        assert tool.annotations.read_only_hint is (name in ("get_workflow", "describe_tools"))
+        assert tool.annotations.read_only_hint is (name in ("get_workflow", "describe_tools", "agent_actions"))
 
 
 async def test_start_workflow_answers_with_ids_step_and_tools(charter: Harness, era: str) -> None:

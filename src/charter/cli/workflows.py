@@ -10,6 +10,7 @@ import typer
 from charter.cli.editing import json_from
 from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
+from charter.model.actions import AgentActions
 from charter.model.commands import (
     AdvanceWorkflow,
     CancelWorkflow,
@@ -230,6 +231,42 @@ def advance(
             ("next", stranger(found.next_step)),
         ]
     )
+
+
+@commands.command("actions")
+def actions(
+    workflow_id: WorkflowId,
+    invocation: Annotated[
+        str | None, typer.Option("--invocation", help="Of this grant alone, inv_…; else of the first open one's agent.")
+    ] = None,
+    agent_role: Annotated[
+        list[str] | None, typer.Option("--agent-role", help="A role of the agent's; else those that it had last.")
+    ] = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """What the agent that works in a run may do now, and why not the rest."""
+    held = tuple(agent_role or ())
+
+    async def read(charter: Charter, caller: Principal) -> AgentActions:
+        return await charter.queries.actions(caller, workflow_id, invocation, agent_roles=held)
+
+    found = run_as(who(as_name, role, token_file), read)
+    if as_json:
+        print_json(found)
+        return
+    say(f"{found.agent} in {found.workflow_id}, which is {found.status}:")
+    for item in found.invocations:
+        rows = [(p.proposal_id, p.may, p.approval_from or p.waits_for, p.code, p.reason) for p in item.proposals]
+        rows += [(p.name, p.may, p.approval_from, p.code, p.reason) for p in (*item.tools, *item.verbs)]
+        headers = (item.agent_invocation_id or "no open grant", "may", "from", "code", "why")
+        print_table(headers, rows, empty="Nothing.")
+    rows = [(p.name, p.may, p.approval_from, p.code, p.reason) for p in found.verbs]
+    print_table(("the workflow", "may", "from", "code", "why"), rows, empty="Nothing.")
+    for blocker in found.waits_for:
+        say(stranger(blocker.detail))
 
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Goes on record.")]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from charter.errors import NotFound, Refused
+from charter.gate.actions import Actions, working_in
 from charter.gate.grants import Standing, standing_grants
 from charter.model import commands as cmd
+from charter.model.actions import AgentActions
 from charter.model.plain_text import one_line
 from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
@@ -68,6 +71,27 @@ class Queries:
         state = await self.state(principal, workflow_id)
         template = await self._gate.templates.of(state.tenant, state.template_hash)
         return context(state, template, principal, self._gate.moment()[0])
+
+    async def actions(
+        self,
+        principal: Principal,
+        workflow_id: str,
+        invocation_id: str | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        agent_roles: tuple[str, ...] = (),
+    ) -> AgentActions:
+        """What an agent may do in a run now, and why not the rest; ``names``: of these tools alone.
+
+        An agent is told of itself. A person who may read the run is told of the agent that works in it, as the record knows it;
+        ``agent_roles``: with these roles. Raises ``NotFound`` and ``Denied``.
+        """
+        state = await self.state(principal, workflow_id)
+        agent = principal
+        if principal.kind != "agent":
+            agent = working_in(state, invocation_id, agent_roles) or principal
+        tools = tuple(tool for tool in self.visible(agent) if names is None or tool.name in names)
+        return await Actions(self._gate, agent, tools).of(state, invocation_id)
 
     async def workflows(self, principal: Principal, where: Filter, page: Page) -> tuple[list[WorkflowRow], str | None]:
         """The runs of the tenant for those who may read all, else the caller's own."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,6 +207,12 @@ def _tool_side(settings: Settings, keys: Keys, *, connect: bool) -> _ToolSide:
     return _ToolSide(GovernedTools(registry), Runner(registry, own), registry)
 
 
+def _unavailable(registry: Registry | None, tool: str) -> str | None:
+    """Why the upstream of a tool does not answer; what a process that calls none does not know."""
+    entry = registry.find(tool) if registry is not None else None
+    return entry.unavailable if entry is not None else None
+
+
 def _wire(
     settings: Settings, keys: Keys, store: Store, telemetry: Telemetry, clock: Callable[[], int], *, connect: bool
 ) -> Charter:
@@ -224,6 +231,7 @@ def _wire(
         entropy=lambda: secrets.token_bytes(32),
         instance=new_instance(),
         tracing=telemetry,
+        unavailable=partial(_unavailable, side.registry),
         limits=Limits(
             result_bytes=settings.server.result_limit_bytes,
             grant_uses=settings.grants.max_uses,

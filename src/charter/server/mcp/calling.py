@@ -14,7 +14,7 @@ from charter.errors import CharterError, InvalidInput, NotFound
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.principal import Principal
-from charter.model.reply import ToolView, WorkflowContext
+from charter.model.reply import WorkflowContext
 from charter.server.mcp import batching, results, wording
 from charter.server.mcp.approving import Approving
 from charter.server.mcp.asking import Context, is_modern
@@ -54,6 +54,7 @@ class Tools:
             "complete_step": self._complete,
             "cancel_workflow": self._cancel,
             "advance_workflow": self._advance,
+            "agent_actions": self._actions,
         }
 
     async def page(self, ctx: Context, params: PaginatedRequestParams | None) -> JsonObject:
@@ -142,7 +143,9 @@ class Tools:
 
     async def _describe(self, incoming: Incoming) -> JsonObject:
         ids = [text_of(incoming.arguments, name) for name in ("workflow_id", "agent_invocation_id")]
-        views = _named(await self._door.queries.tools(incoming.principal, *ids), incoming.arguments.get("names"))
+        names = names_of(incoming.arguments)
+        found = await self._door.queries.tools(incoming.principal, *ids)
+        views = [view for view in found if names is None or view.name in names]
         return results.answer(wording.tools(views), {"tools": [dumped(view) for view in views]})
 
     async def _complete(self, incoming: Incoming) -> JsonObject:
@@ -157,6 +160,14 @@ class Tools:
     async def _advance(self, incoming: Incoming) -> JsonObject:
         reply = await self._handle(incoming, command_of(cmd.AdvanceWorkflow, incoming.arguments))
         return results.answer(wording.advanced(reply), dumped(reply))
+
+    async def _actions(self, incoming: Incoming) -> JsonObject:
+        given = incoming.arguments
+        invocation_id = text_of(given, "agent_invocation_id") if "agent_invocation_id" in given else None
+        reply = await self._door.queries.actions(
+            incoming.principal, text_of(given, "workflow_id"), invocation_id, names=names_of(given)
+        )
+        return results.answer(wording.actions(reply), dumped(reply))
 
     # -- governed tools under their own names: the same command, the same road
 
@@ -203,12 +214,12 @@ def text_of(arguments: JsonObject, name: str) -> str:
     return value
 
 
-def _named(views: tuple[ToolView, ...], names: Any) -> tuple[ToolView, ...]:
-    if names is None:
-        return views
-    if not isinstance(names, list):
+def names_of(arguments: JsonObject) -> list[Any] | None:
+    """The tools that are asked about; None for all of them."""
+    names = arguments.get("names")
+    if names is not None and not isinstance(names, list):
         raise InvalidInput("names: a list of tool names is required.", detail={"fields": ["names"]})
-    return tuple(view for view in views if view.name in names)
+    return names
 
 
 def _where(reply: WorkflowContext) -> JsonObject:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from charter.model.actions import AgentActions
 from charter.model.base import LINE, Json, JsonObject
 from charter.model.commands import BATCH
 from charter.model.reply import (
@@ -29,7 +30,8 @@ some calls need a person's approval first, and everything is on record.
 4. Where the answer is approval_required, nothing has run: call request_approval with the proposal_id that you were given. \
 Once it is approved, call invoke_tool with that proposal_id. An approval is good for exactly that call, once.
 5. Where the answer is denied, read the reason and next_step. Do not try the same call again in other words.
-6. complete_step when the step's work is done; get_workflow at any time to see where you are and who is waited for.
+6. complete_step when the step's work is done; get_workflow at any time to see where you are and who is waited for, \
+agent_actions to see what you may do now and why not the rest.
 
 Every error carries a stable code and a next_step: follow it. Never ask a person to approve outside these tools."""
 
@@ -70,6 +72,7 @@ def own_tools(templates: Sequence[tuple[str, str]], default_template: str) -> di
         _complete(),
         _cancel(),
         _advance(),
+        _actions(),
     )
     return {tool.name: tool for tool in tools}
 
@@ -335,5 +338,27 @@ def _advance() -> OwnTool:
         {"workflow_id": WORKFLOW_ID},
         ("workflow_id",),
         of_model(Advanced),
+        idempotent=True,
+    )
+
+
+def _actions() -> OwnTool:
+    return own_tool(
+        "agent_actions",
+        "What you may do now",
+        "What you may do in this workflow now, and why not the rest: for each of your open grants tools and verbs, with may "
+        "(yes, needs_approval and from whom, depends on the arguments, no), a code and the reason; and your proposals that "
+        "have not run, with who is waited for. Changes nothing. Call it when a call was refused and you do not see why.",
+        {
+            "workflow_id": WORKFLOW_ID,
+            "agent_invocation_id": {
+                **INVOCATION_ID,
+                "description": "Of this grant alone; left out, of all that you hold.",
+            },
+            "names": {"type": "array", "items": _TEXT, "description": "Of these tools only; left out, of all of them."},
+        },
+        ("workflow_id",),
+        of_model(AgentActions),
+        read_only=True,
         idempotent=True,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import orjson
 
+from charter.model.actions import AgentActions, Possible, PossibleProposal
 from charter.model.reply import Advanced, Decided, ProposalView, ToolView, WorkflowContext
 from charter.workflows.quorum import who
 
@@ -37,6 +38,28 @@ def workflow(reply: WorkflowContext) -> str:
     if reply.output is not None:
         lines.append(f"Output: {_json(reply.output)}")
     return "\n".join([*lines, f"Next: {reply.next_step}"])
+
+
+def actions(reply: AgentActions) -> str:
+    """What an agent may do now: each thing on a line of its own, the reason with it."""
+    lines = [f"What {reply.agent} may do now in workflow {reply.workflow_id} ({reply.status}):"]
+    for item in reply.invocations:
+        if item.agent_invocation_id is not None:
+            left = f"{item.calls_left} calls left, until {item.expires_at}"
+            lines.append(f"With {item.agent_invocation_id} for step {item.step_id!r}, {left}:")
+        lines += [_possible(found.name, found) for found in (*item.verbs, *item.tools)]
+        lines += [_possible(f"{found.proposal_id} ({found.name})", found) for found in item.proposals]
+    lines += [_possible(found.name, found) for found in reply.verbs]
+    lines += [f"Waits for {item.what} ({item.who}): {item.detail}" for item in reply.waits_for]
+    return "\n".join(lines)
+
+
+def _possible(name: str, found: Possible) -> str:
+    needs = f" from {found.approval_from}" if found.approval_from else ""
+    waits = f" Waits for {found.waits_for}." if isinstance(found, PossibleProposal) and found.waits_for else ""
+    return (
+        f"- {name}: {found.may.replace('_', ' ')}{needs} ({found.code}). {found.reason}{waits} Next: {found.next_step}"
+    )
 
 
 def advanced(reply: Advanced) -> str:
