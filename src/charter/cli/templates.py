@@ -167,16 +167,18 @@ def _installation(config: Settings) -> Installation:
     except Misconfigured:
         secrets = None  # no installation yet
     try:
-        found = [template for template, _ in _catalogue().all()]
-        names = {name for template in found for name in (template.name, template.ref)}
+        found = _catalogue().all()[::-1]  # the newest of a name last
+        templates = {name: template for template, _ in found for name in (template.name, template.ref)}
     except CharterError:
-        names = None  # another file of the folder is bad, or this one
+        templates = None  # another file of the folder is bad, or this one
+    manifests = {tool.name: tool for tool in governed(config)}
     return Installation(
-        tools={tool.name: tool for tool in governed(config)},
+        tools=manifests.keys(),
+        manifests=manifests,
         roles=config.workflows.roles or None,
         agents=config.workflows.agents or None,
         secrets=secrets,
-        templates=names,
+        templates=templates,
         email=config.email.host is not None,
     )
 

@@ -16,7 +16,6 @@ from charter.model.principal import Principal
 from charter.model.template import ChildStep
 from charter.workflows import children as rules_of
 from charter.workflows import decide as rules
-from charter.workflows import expressions
 from charter.workflows.children import CLAIM, MAX_DEPTH, Lineage
 from charter.workflows.draft import Draft
 from charter.workflows.state import State
@@ -63,7 +62,7 @@ class Children:
             raise InvalidInput(f"There are {MAX_DEPTH} workflows above this one already.", code="too_deep")
         start = cmd.StartWorkflow(
             template=step.template,
-            input=expressions.render(step.input, state.scope()),
+            input=await self._gate.withholding.child_input(state, step),
             purpose=state.purpose,
             case_id=state.case_id,
             dry_run=state.dry_run,

@@ -32,6 +32,7 @@ from charter.gate.starting import Starts
 from charter.gate.templates import KnownTemplates
 from charter.gate.under_way import UnderWay
 from charter.gate.uninterrupted import uninterrupted
+from charter.gate.withholding import Withholding
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.ids import Mint
@@ -64,6 +65,7 @@ class Gate:
             snapshot_every=parts.limits.snapshot_every,
         )
         self.prepare = Preparer(parts)
+        self.withholding = Withholding(parts, self.prepare)
         self.templates = KnownTemplates(parts.store, parts.templates)
         self.watchers: list[Watcher] = []
         self.under_way = UnderWay()

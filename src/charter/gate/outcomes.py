@@ -22,8 +22,7 @@ from charter.model.reply import ToolOutcome, WorkflowStepResult
 from charter.workflows import decide as rules
 from charter.workflows.draft import Call, Draft, Secret
 from charter.workflows.facts import invocation_live
-from charter.workflows.gate_steps import scope_of
-from charter.workflows.outbound import call_of, judged
+from charter.workflows.outbound import judged
 from charter.workflows.state import State, StepState
 from charter.workflows.steps import step_named
 from charter.workflows.views import context
@@ -101,8 +100,7 @@ class Effects:
             tool = proposal.made.tool
             arguments, _ = await self._gate.prepare.real_call(state.tenant, proposal)
         else:
-            opened_at = state.steps.get(step.id, StepState()).opened_at
-            tool, arguments = call_of(step, scope_of(state, template, step.id), opened_at)
+            tool, arguments = await self._gate.withholding.call(state, template, step)
         return await self._gate.prepare.for_arguments(
             state, principal, tool, arguments, now, invocation_id=None, step_id=step.id
         )

@@ -40,6 +40,7 @@ class Starts:
         """Start a run. ``claims`` (scope and key) are taken with it, and remember the run. A ``child`` has its id already."""
         template, template_hash = self._gate.parts.templates.latest(command.template)
         self._gate.templates.check_input(template, template_hash, command.input)
+        withheld = self._gate.withholding.of_start(template, command.input)
         facts = Facts(
             principal=principal,
             action="workflow.start",
@@ -66,7 +67,13 @@ class Starts:
             state = State(workflow_id=workflow_id, tenant=principal.tenant)
             given = Given(now, mint, principal, self._gate.parts.instance, template, facts=facts, decision=decision)
             draft = rules.start(
-                state, command, given, template_hash=template_hash, caused_by=caused_by, lineage=lineage
+                state,
+                command,
+                given,
+                template_hash=template_hash,
+                caused_by=caused_by,
+                lineage=lineage,
+                withheld=withheld,
             )
             draft.claims.extend((scope, key, state.workflow_id) for scope, key in claims)
             draft.command_id = command_id
@@ -97,8 +104,9 @@ class Starts:
         if state is None:
             return None
         same_template = command.template in (state.template, state.template.partition("@")[0])
-        asked = (command.input, command.purpose, command.case_id, command.dry_run)
-        if not same_template or (state.input, state.purpose, state.case_id, state.dry_run) != asked:
+        asked = (command.purpose, command.case_id, command.dry_run)
+        same = same_template and (state.purpose, state.case_id, state.dry_run) == asked
+        if not same or not await self._gate.withholding.same_input(state, command.input):
             raise Conflict(
                 f"The idempotency key was used for another start ({workflow_id}).",
                 code="idempotency_key_reused",

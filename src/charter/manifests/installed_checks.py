@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from charter.manifests import phase_checks
 from charter.manifests.finding import Finding
+from charter.manifests.withheld import Here, problems, withheld
 from charter.model.outbound import SERVER
 from charter.model.placeholders import expressions_in
 from charter.model.template import (
@@ -22,6 +23,7 @@ from charter.model.template import (
     Template,
     WaitStep,
 )
+from charter.model.tool import ToolManifest
 
 Level = Literal["error", "warning"]
 _SECRET: Final = re.compile(r"secrets\.([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})")
@@ -35,16 +37,21 @@ class Installation:
     roles: Collection[str] | None = None
     agents: Collection[str] | None = None
     secrets: Collection[str] | None = None
-    templates: Collection[str] | None = None
-    """``name`` and ``name@version``."""
+    templates: Mapping[str, Template] | None = None
+    """By ``name`` and by ``name@version``."""
     email: bool | None = None
+    manifests: Mapping[str, ToolManifest] = field(default_factory=dict)
+    """Of the tools, by their names."""
 
 
 UNKNOWN: Final = Installation()
 
 
 def findings(template: Template, here: Installation, level: Level) -> Iterator[Finding]:
-    """What this installation does not have."""
+    """What this installation does not have, and what of the input its tools would not let come on record."""
+    known = Here(here.manifests.get, (here.templates or {}).get)
+    for problem in problems(template, withheld(template, known), known):
+        yield Finding(level, problem.where, problem.text, problem.mend)
     for index, step in enumerate(template.steps):
         where = f"/steps/{index}"
         if isinstance(step, ActionStep) and step.tool.startswith(f"{SERVER}__"):

@@ -12,14 +12,13 @@ from typing import Final, Literal
 from charter.errors import CharterError
 from charter.manifests import input_secrets, installed_checks, phase_checks, signal_checks
 from charter.manifests.arguments import compile_schema
+from charter.manifests.expression_places import POLLED, UNDONE, WHERE, sources
 from charter.manifests.finding import TEXT as _TEXT
 from charter.manifests.finding import Finding
 from charter.manifests.installed_checks import UNKNOWN, Installation
-from charter.manifests.outbound_checks import callbacks, misplaced, outbound_sources
+from charter.manifests.outbound_checks import callbacks, misplaced
 from charter.model.base import JsonObject
-from charter.model.placeholders import expressions_in
 from charter.model.template import (
-    ActionStep,
     AgentStep,
     ApprovalStep,
     CallStep,
@@ -63,7 +62,7 @@ def validate(
     if not any(item.level == "error" for item in graph.findings()):
         found += [*_branches(template, graph), *callbacks(template)]
         found += phase_checks.ways_back(template, graph.before)
-        for pointer, source, step in _sources(template):
+        for pointer, source, step in sources(template):
             problem = check_expression(source) if check_expression else None
             if problem is not None:
                 found.append(
@@ -210,67 +209,17 @@ def _schema(schema: JsonObject, where: str) -> Iterator[Finding]:
 # -- expressions
 
 
-_TEXTS: Final = {
-    "agent": ("instructions",),
-    "action": ("arguments",),
-    "approval": ("question", "show"),
-    "wait": ("until",),
-    "workflow": ("input",),
-}
-"""The fields of each type that may hold ``{{ CEL }}``."""
-
-
-_WHERE: Final = "/signal/where"
-_POLLED: Final = "/poll/until"
-_UNDONE: Final = "/compensate/arguments"
-
-
-def _sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
-    """Pointer, CEL source, and the step that it belongs to (None for the output)."""
-    for index, step in enumerate(template.steps):
-        yield from ((f"/steps/{index}{place}", source, step) for place, source in _of_step(step))
-    for source in expressions_in(template.output):
-        yield "/output", source, None
-    for index, said in signal_checks.said(template):
-        yield f"/steps/{index}/signal", said, template.steps[index]
-    for where, source in signal_checks.sources(template):
-        yield where, source, None
-
-
-def _of_step(step: Step) -> Iterator[tuple[str, str]]:
-    if step.condition is not None:
-        yield "/if", step.condition
-    if isinstance(step, ConditionStep):
-        yield "/expression", step.expression
-    if isinstance(step, WaitStep):
-        yield from _of_wait(step)
-    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
-        yield from ((_UNDONE, source) for source in expressions_in(step.compensate.arguments))
-    for name in _TEXTS.get(step.type, ()):
-        yield from ((f"/{name}", source) for source in expressions_in(getattr(step, name)))
-    yield from outbound_sources(step)
-    yield from phase_checks.sources(step, "")
-
-
-def _of_wait(step: WaitStep) -> Iterator[tuple[str, str]]:
-    if step.signal is not None and step.signal.where is not None:
-        yield _WHERE, step.signal.where
-    if step.poll is not None:
-        yield _POLLED, step.poll.until
-        yield from (("/poll/arguments", source) for source in expressions_in(step.poll.arguments))
-
-
 def _references(template: Template, graph: _Graph, where: str, source: str, step: Step | None) -> Iterator[Finding]:
     bare = _TEXT.sub('""', source)
     yield from misplaced(where, bare)
-    if _SIGNAL.search(bare) and not where.endswith(_WHERE):
+    if _SIGNAL.search(bare) and not where.endswith(WHERE):
         mend = "Wait for it, and read steps.ID.output.signal afterwards."
         yield Finding("error", where, "there is no signal here; only the `where` of a wait has one", mend)
     if _SCHEDULE.search(bare):
         mend = "Give it to the run as `input` of the schedule, and read trigger."
         yield Finding("error", where, "there is no schedule here; only the input of a schedule has one", mend)
     asked = f"{source} {step.condition}" if step is not None and step.condition else source
-    if _RESULT.search(bare) and not where.endswith(_POLLED):
+    if _RESULT.search(bare) and not where.endswith(POLLED):
         mend = "Read steps.ID.output.result after the wait."
         yield Finding("error", where, "there is no result here; only the `until` of a poll has one", mend)
     for name in dict.fromkeys(_TRIGGER.findall(bare)):
@@ -287,10 +236,10 @@ def _step_reference(
     ref, part, name = named
     if ref not in graph.ids:
         yield Finding("error", where, f"there is no step {ref!r}", f"Steps here are: {', '.join(graph.ids)}.")
-    elif step is not None and ref not in graph.before[step.id] and not (ref == step.id and where.endswith(_UNDONE)):
+    elif step is not None and ref not in graph.before[step.id] and not (ref == step.id and where.endswith(UNDONE)):
         mend = f"Add {ref!r} to the needs of step {step.id!r}, or of a step that it needs."
         yield Finding("error", where, f"step {ref!r} may not be over when step {step.id!r} reads it", mend)
-    elif part == "output" and name and not where.endswith(_UNDONE):
+    elif part == "output" and name and not where.endswith(UNDONE):
         yield from _output_field(template, template.steps[graph.ids.index(ref)], name, where, asked)
 
 

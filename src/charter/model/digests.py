@@ -34,6 +34,11 @@ def call_digest(
     )
 
 
+def input_digest(*, tenant: str, workflow_id: str, value: JsonObject, salt: str) -> str:
+    """``sha256:…`` of a run's input of which a part is sealed; the salt as above."""
+    return digest({"input": value, "salt": salt, "tenant": tenant, "workflow_id": workflow_id})
+
+
 def step_digest(*, tenant: str, workflow_id: str, step_id: str, question: str, show: Json) -> str:
     """What binds an approval to one step of one run and to what was shown."""
     return digest(

@@ -87,6 +87,12 @@ class WorkflowStarted(Model):
     parent_workflow_id: str | None = Field(default=None, description="The run whose step started this one.")
     parent_step_id: str | None = None
     depth: int = Field(default=0, description="How many runs are above it.")
+    withheld: tuple[str, ...] = Field(
+        default=(),
+        description="JSON pointers (* is each member) to what of the input goes into sensitive arguments; it is marked there.",
+    )
+    sealed_ref: str | None = Field(default=None, description="The whole input, sealed beside the log.")
+    input_digest: str | None = Field(default=None, description="Salted digest of the whole input.")
 
 
 class WorkflowStep(Model):

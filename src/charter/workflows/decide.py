@@ -12,6 +12,8 @@ from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model import signal_events as sev
+from charter.model.base import JsonObject
+from charter.model.digests import input_digest
 from charter.model.template import AgentStep
 from charter.workflows import (
     approvals,
@@ -30,7 +32,7 @@ from charter.workflows import (
     steps,
 )
 from charter.workflows.children import Lineage
-from charter.workflows.draft import Call, Draft, Given
+from charter.workflows.draft import Call, Draft, Given, Secret, Withheld
 from charter.workflows.ending import end, end_invocation
 from charter.workflows.state import ProposalState, State
 
@@ -43,8 +45,10 @@ def start(
     template_hash: str,
     caused_by: sev.Cause | None = None,
     lineage: Lineage | None = None,
+    withheld: Withheld | None = None,
 ) -> Draft:
-    """A new run of the given template. ``state`` is new; the policy's answer is in ``given``. A child has a ``lineage``."""
+    """A new run of the given template. ``state`` is new; the policy's answer is in ``given``. A child has a ``lineage``;
+    what of its input is ``withheld`` from the record is sealed."""
     draft = Draft(state=state, given=given)
     principal = given.principal
     if given.decision is None or given.facts is None:
@@ -54,7 +58,7 @@ def start(
         ev.WorkflowStarted(
             template=given.template.ref,
             template_hash=template_hash,
-            input=command.input,
+            input=command.input if withheld is None else withheld.shown,
             purpose=command.purpose,
             case_id=command.case_id,
             owner=principal.acts_for or principal.id,
@@ -66,6 +70,7 @@ def start(
             started_by_roles=principal.roles,
             owner_roles=principal.acts_for_roles,
             **(asdict(lineage) if lineage else {}),
+            **(_sealed(draft, withheld, command.input) if withheld else {}),
         ),
     )
     draft.policy(given.facts, given.decision)
@@ -73,6 +78,14 @@ def start(
         draft.claims.append(("start", f"{principal.id}|{command.idempotency_key}", state.workflow_id))
     steps.advance(draft)
     return draft
+
+
+def _sealed(draft: Draft, withheld: Withheld, value: JsonObject) -> JsonObject:
+    mint, state = draft.given.mint, draft.state
+    ref, salt = mint.new("sealed"), mint.salt()
+    draft.secrets.append(Secret(ref=ref, content={"input": value, "salt": salt}))
+    digest = input_digest(tenant=state.tenant, workflow_id=state.workflow_id, value=value, salt=salt)
+    return {"withheld": withheld.pointers, "sealed_ref": ref, "input_digest": digest}
 
 
 def decide(

@@ -82,6 +82,14 @@ class Secret:
     content: JsonObject
 
 
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """What of a run's input is not for the record (JSON pointers), and the input as it is ``shown`` there."""
+
+    pointers: tuple[str, ...]
+    shown: JsonObject
+
+
 @dataclass(slots=True)
 class Draft:
     """Collects the events of one command; ``state`` is always the state after them. Sealed content and claims go with them.

@@ -48,6 +48,9 @@ class State:
     parent_step_id: str | None = None
     parent_told: bool = False
     depth: int = 0
+    withheld: tuple[str, ...] = ()
+    sealed_ref: str | None = None
+    input_digest: str | None = None
     ending: ev.CompensationStarted | None = None
     children: dict[str, ChildState] = field(default_factory=dict)
     steps: dict[str, StepState] = field(default_factory=dict)

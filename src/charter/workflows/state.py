@@ -63,6 +63,9 @@ def _started(state: State, data: ev.WorkflowStarted, time: str) -> State:
         parent_workflow_id=data.parent_workflow_id,
         parent_step_id=data.parent_step_id,
         depth=data.depth,
+        withheld=data.withheld,
+        sealed_ref=data.sealed_ref,
+        input_digest=data.input_digest,
     )
 
 

@@ -1,0 +1,131 @@
+"""The part of a run's input that goes into sensitive arguments: sealed at the start, opened only to make those arguments.
+
+What the template and the tools' manifests say decides, so nobody has to mark anything twice. On record, in the state that is
+folded from it, and in every text and condition the part is a marker.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from charter.errors import CharterError, Conflict, IntegrityError, InvalidInput
+from charter.gate.preparing import Preparer
+from charter.manifests.redaction import redact_at
+from charter.manifests.withheld import Here, problems, reads, step_problem, withheld
+from charter.model.base import JsonObject
+from charter.model.digests import input_digest
+from charter.model.template import ChildStep, Step, Template
+from charter.workflows import expressions
+from charter.workflows.draft import Withheld
+from charter.workflows.expressions import ExpressionError
+from charter.workflows.gate_steps import scope_of
+from charter.workflows.outbound import call_of
+from charter.workflows.state import State, StepState
+
+if TYPE_CHECKING:
+    from charter.gate.parts import Parts
+
+
+class Withholding:
+    """Keeps inputs for one gate."""
+
+    def __init__(self, parts: Parts, prepare: Preparer) -> None:
+        self._prepare = prepare
+        self._here = Here(parts.tools.find, lambda name: _latest(parts, name))
+
+    def of_start(self, template: Template, value: JsonObject) -> Withheld | None:
+        """What of this input is not for the record, None for nothing.
+
+        Raises ``InvalidInput`` (``input_withheld``) where the template would put it on record by another way.
+        """
+        pointers = withheld(template, self._here)
+        if not pointers:
+            return None
+        shown, hit = redact_at(pointers, value)
+        if not hit:
+            return None
+        found = next(problems(template, pointers, self._here), None)
+        if found is not None:
+            raise InvalidInput(
+                f"{template.ref} cannot be started: {found.where}: {found.text}.",
+                code="input_withheld",
+                next_step=found.mend,
+            )
+        return Withheld(pointers, shown)
+
+    async def same_input(self, state: State, value: JsonObject) -> bool:
+        """Whether the run was started with this input. One whose sealed part was erased is judged by what is left."""
+        if state.sealed_ref is None:
+            return state.input == value
+        try:
+            return await self._real(state) == value
+        except CharterError as error:
+            if error.error_code != "erased":
+                raise
+        shown, _ = redact_at(state.withheld, value)
+        return bool(shown == state.input)
+
+    async def call(self, state: State, template: Template, step: Step) -> tuple[str, JsonObject]:
+        """The governed tool and the arguments that a step calls it with. Raises as ``workflows.outbound.call_of`` does."""
+        scope = scope_of(state, template, step.id)
+        since = state.steps.get(step.id, StepState()).opened_at
+        if not self._needed(state, step):
+            return call_of(step, scope, since)
+        scope["trigger"] = await self._real(state)
+        try:
+            return call_of(step, scope, since)
+        except ExpressionError:
+            raise _unmade(step) from None
+
+    async def child_input(self, state: State, step: ChildStep) -> Any:
+        """What a step starts its child with."""
+        scope = state.scope()
+        if not self._needed(state, step):
+            return expressions.render(step.input, scope)
+        scope["trigger"] = await self._real(state)
+        try:
+            return expressions.render(step.input, scope)
+        except ExpressionError:
+            raise _unmade(step) from None
+
+    def _needed(self, state: State, step: Step) -> bool:
+        """Raises ``Conflict`` (``input_withheld``) where a tool does not call an argument sensitive any more."""
+        if state.sealed_ref is None or not reads(step, state.withheld, self._here):
+            return False
+        problem = step_problem(step, state.withheld, self._here)
+        if problem is None:
+            return True
+        raise Conflict(
+            f"Step {step.id!r} cannot be carried out: {problem}; the tool's manifest was changed since the run began.",
+            code="input_withheld",
+            next_step="Let the manifest call the argument sensitive again, and retry the step.",
+        )
+
+    async def _real(self, state: State) -> JsonObject:
+        """The whole input. Raises ``NotFound`` (``erased``), ``IntegrityError`` where it is not what was sealed."""
+        content = await self._prepare.secret(state.tenant, state.sealed_ref or "")
+        value: JsonObject = content["input"]
+        found = input_digest(
+            tenant=state.tenant, workflow_id=state.workflow_id, value=value, salt=str(content.get("salt"))
+        )
+        if found != state.input_digest:
+            raise IntegrityError(
+                f"What is sealed as the input of {state.workflow_id} is not what it was started with.",
+                next_step="Run `charter audit verify`, and restore the database from a backup.",
+            )
+        return value
+
+
+def _unmade(step: Step) -> ExpressionError:
+    """Without the engine's own words, which may quote the value."""
+    return ExpressionError(
+        f"What step {step.id!r} sends could not be made of the run's input; the values are sensitive, so no more is told.",
+        next_step="Check the expressions of the step with an input of the same shape in `charter simulate`.",
+    )
+
+
+def _latest(parts: Parts, name: str) -> Template | None:
+    try:
+        return parts.templates.latest(name)[0]
+    except CharterError:
+        return None

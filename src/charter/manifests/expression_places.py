@@ -1,0 +1,59 @@
+"""Where in a template expressions stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from charter.manifests import phase_checks, signal_checks
+from charter.manifests.outbound_checks import outbound_sources
+from charter.model.placeholders import expressions_in
+from charter.model.template import ActionStep, ChildStep, ConditionStep, Step, Template, WaitStep
+
+_TEXTS: Final = {
+    "agent": ("instructions",),
+    "action": ("arguments",),
+    "approval": ("question", "show"),
+    "wait": ("until",),
+    "workflow": ("input",),
+}
+"""The fields of each type that may hold ``{{ CEL }}``."""
+
+WHERE: Final = "/signal/where"
+POLLED: Final = "/poll/until"
+UNDONE: Final = "/compensate/arguments"
+
+
+def sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
+    """Pointer, CEL source, and the step that it belongs to (None for the output)."""
+    for index, step in enumerate(template.steps):
+        yield from ((f"/steps/{index}{place}", source, step) for place, source in _of_step(step))
+    for source in expressions_in(template.output):
+        yield "/output", source, None
+    for index, said in signal_checks.said(template):
+        yield f"/steps/{index}/signal", said, template.steps[index]
+    for where, source in signal_checks.sources(template):
+        yield where, source, None
+
+
+def _of_step(step: Step) -> Iterator[tuple[str, str]]:
+    if step.condition is not None:
+        yield "/if", step.condition
+    if isinstance(step, ConditionStep):
+        yield "/expression", step.expression
+    if isinstance(step, WaitStep):
+        yield from _of_wait(step)
+    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
+        yield from ((UNDONE, source) for source in expressions_in(step.compensate.arguments))
+    for name in _TEXTS.get(step.type, ()):
+        yield from ((f"/{name}", source) for source in expressions_in(getattr(step, name)))
+    yield from outbound_sources(step)
+    yield from phase_checks.sources(step, "")
+
+
+def _of_wait(step: WaitStep) -> Iterator[tuple[str, str]]:
+    if step.signal is not None and step.signal.where is not None:
+        yield WHERE, step.signal.where
+    if step.poll is not None:
+        yield POLLED, step.poll.until
+        yield from (("/poll/arguments", source) for source in expressions_in(step.poll.arguments))
