@@ -1,4 +1,4 @@
-"""``charter approvals grant --case``: one standing grant for all runs of a case."""
+"""``charter approvals grant``: within the installation's caps, and with ``--case`` one for all runs of a case."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def test_a_case_s_grant_covers_its_other_runs_and_is_taken_back_from_any_of_them
     wrong = project.here(*give, "--case", "c8")
     assert wrong.code == 2
     assert "does not belong to case" in wrong.err
+    for wide in (("--uses", "101"), ("--hours", "25")):
+        refused = project.here(*give, *wide)
+        assert refused.code == 2
+        assert "at most 100 calls and 24 hours" in refused.err
+        assert "[grants]" in refused.err  # where the caps are
+    assert _grants(project, first) == []
     assert "in the runs of case c7" in project.ok(*give, "--case", "c7").out
     assert _append(project, second, stranger) == ["succeeded", "pending_approval"]
     [grant] = _grants(project, second)

@@ -9,8 +9,7 @@ import typer
 from charter.cli.approvals import Comment, commands
 from charter.cli.editing import arguments_from
 from charter.cli.output import Json, page_json, print_table, say, stranger
-from charter.cli.session import As, Roles, TokenFile, run_as, settings, who
-from charter.errors import InvalidInput
+from charter.cli.session import As, Roles, TokenFile, run_as, who
 from charter.model.approval import GrantBounds
 from charter.model.commands import GiveGrant, RevokeGrant
 from charter.model.principal import Principal
@@ -45,13 +44,6 @@ def grant(
 
     if (arguments is None) == (not any_arguments):
         raise typer.BadParameter("say which arguments: --arguments SCHEMA, or --any-arguments")
-    limits = settings().grants
-    if uses > limits.max_uses or hours > limits.max_hours:
-        raise InvalidInput(
-            f"A grant here allows at most {limits.max_uses} uses and {limits.max_hours} hours.",
-            code="grant_too_large",
-            next_step="Ask for less, or change [grants] in charter.toml.",
-        )
     schema = arguments_from(arguments) if arguments is not None else {}
     compile_schema(schema, what="The grant's schema")
 
