@@ -62,7 +62,7 @@ async def outside_desk(
     path: Path, templates: Sequence[Template], own: Outbound, clock: Clock | None = None, **more: Any
 ) -> AsyncIterator[Desk]:
     """A desk that runs these templates; ``path`` is the database."""
-    runner = Runner(Registry(tuple, Sources({})), own)
+    runner = Runner(Registry(tuple, Sources({})), own, more.pop("fixtures", None))
     more.setdefault("policies", shipped())
     async with desk_on(path, OwnTools(), runner, clock or Clock(), templates=templates, **more) as desk:
         yield desk

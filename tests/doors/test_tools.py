@@ -165,12 +165,14 @@ async def test_a_dry_run_executes_nothing_and_says_so(charter: Harness, era: str
     async with charter.client_as(AGENT, era) as client:
         await client.list_tools()
         ids = await start(client, dry_run=True)
-        by_verb = await call(
+        by_verb = await call(client, "invoke_tool", **ids, tool="casebook__list_notes", arguments={})
+        assert by_verb.structured_content["status"] == "dry_run"
+        by_name = await call(client, "casebook__list_notes", **ids)
+        assert by_name.structured_content["charter"]["status"] == "dry_run"
+        asked = await call(
             client, "invoke_tool", **ids, tool="casebook__write_note", arguments={"name": "a", "text": "x"}
         )
-        assert by_verb.structured_content["status"] == "dry_run"
-        by_name = await call(client, "casebook__write_note", **ids, name="a", text="x")
-        assert by_name.structured_content["charter"]["status"] == "dry_run"
+        assert asked.structured_content["status"] == "pending_approval", "people are asked as they would be"
     assert not charter.notes.joinpath("a.md").exists()
 
 

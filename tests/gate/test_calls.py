@@ -153,14 +153,20 @@ async def test_bad_input_changes_nothing(desk: Desk, upstream: Counting) -> None
     assert upstream.calls() == []
 
 
-async def test_a_dry_run_executes_nothing_and_asks_nobody(desk: Desk, upstream: Counting) -> None:
+async def test_a_dry_run_executes_nothing_and_asks_whom_it_would_ask(desk: Desk, upstream: Counting) -> None:
     work = await desk.session(dry_run=True)
     for tool, arguments in (
         ("counter__read", {"what": "x"}),
         ("counter__charge", {"account": "acme", "cents": 5}),
     ):
         outcome = await work.invoke(tool, **arguments)
+        if outcome.status == "pending_approval":
+            request = await work.ask(outcome.proposal_id)
+            await desk.decide(request.approval_id)
+            assert (await desk.last(work.workflow_id, "APPROVAL_REQUESTED"))["request"]["dry_run"]
+            outcome = await work.run(outcome.proposal_id)
         assert outcome.status == "dry_run"
     assert upstream.calls() == []
     assert (await desk.last(work.workflow_id, "TOOL_INVOKE"))["dry_run"]
+    assert "APPROVAL_REQUESTED" in await desk.types(work.workflow_id)
     await desk.check_record()

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from charter.model.canonical import digest
 from charter.workflows.state import SHAPE, State
 
-PINNED = (2, "sha256:bb64ffb2f37e094c06271f6ba7ac58f02415f7de96c14f83e653c551c33b9f81")
+PINNED = (3, "sha256:c736b00b9b4ff0aa385ed3697c8a12375cf8244a3e5af69a91830dfe4ceac106")
 """``SHAPE``, and the digest of the schema that goes with it."""
 
 

@@ -86,7 +86,8 @@ def print_view(view: ApprovalView) -> None:
     """Everything that a person needs to decide. What strangers wrote is made harmless and marked as theirs."""
     request = view.request
     between = ", then " if request.in_sequence else "; "
-    say(f"── {request.approval_id} · {view.status} · risk {request.risk}")
+    dry = " · dry run: nothing is executed, whatever is decided" if request.dry_run else ""
+    say(f"── {request.approval_id} · {view.status} · risk {request.risk}{dry}")
     print_fields(
         [
             ("call", request.tool or f"step {request.step_id}"),

@@ -55,7 +55,8 @@ def _asked(data: Event) -> str:
     request = data["request"]
     needed = _needed(request.get("requirements", ()), "; ")
     subject = request.get("tool") or f"step {request['step_id']}"
-    return f"{request['approval_id']} asks {needed} about {subject} until {request['expires_at']}"
+    dry = " (dry run)" if request.get("dry_run") else ""
+    return f"{request['approval_id']} asks {needed} about {subject} until {request['expires_at']}{dry}"
 
 
 def _decided(data: Event) -> str:

@@ -211,7 +211,7 @@ class Preparer:
             decision=decision,
             proposal_id=proposal.made.proposal_id if proposal else None,
             grant_id=use.grant_id if use and decision.verdict == "permit" else None,
-            grant_claim=use.claim if use and decision.verdict == "permit" else None,
+            grant_claim=use.claim if use and decision.verdict == "permit" and not state.dry_run else None,
             shown=shown_fields(manifest, arguments) if decision.verdict == "require_approval" else (),
             shadow=self._parts.evaluator.shadow(facts, decision),
         )

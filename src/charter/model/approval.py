@@ -71,6 +71,7 @@ class ApprovalRequest(Model):
     digest: str
     reason: str = Field(description="Why the agent wants it, in the agent's words: hostile until read.")
     asked_because: str = Field(description="The policy's reason, computed by Charter.")
+    dry_run: bool = Field(default=False, description="Whatever is decided, nothing is executed: the run is a dry run.")
     policy_ids: tuple[str, ...] = ()
     policy_set_hash: str
     requirements: tuple[Requirement, ...]

@@ -14,7 +14,8 @@ class Effect(Model):
     """One tool call to run, outside any transaction, after its intent is durable.
 
     ``idempotency_key`` stays the same over retries. ``for_step``: the workflow's own call, whose result later
-    steps read. ``arguments`` are the real ones; they never go to the log.
+    steps read. ``template`` is the run's, ``number`` counts the step's tries or the agent's calls, from 1. ``arguments`` are
+    the real ones; they never go to the log.
     """
 
     effect_id: str
@@ -27,6 +28,8 @@ class Effect(Model):
     attempt: int = 1
     dry_run: bool = False
     for_step: bool = False
+    template: str = ""
+    number: int = 1
 
 
 class EffectOutcome(Model):

@@ -199,12 +199,14 @@ def _tool_side(settings: Settings, keys: Keys, *, connect: bool) -> _ToolSide:
     if not connect:
         folder = settings.tools.manifests
         return _ToolSide(UnconnectedTools(load_folder(folder) if folder is not None else ()), UnconnectedRunner())
+    from charter.server.fixture_file import read_fixtures
     from charter.server.outgoing import outbound_tools
     from charter.tools.runner import Runner
 
     registry = open_registry(settings, keys)
     own = outbound_tools(settings, keys, secret_file(settings, keys))
-    return _ToolSide(GovernedTools(registry), Runner(registry, own), registry)
+    runner = Runner(registry, own, read_fixtures(settings.tools.fixtures))
+    return _ToolSide(GovernedTools(registry), runner, registry)
 
 
 def _unavailable(registry: Registry | None, tool: str) -> str | None:

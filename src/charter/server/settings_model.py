@@ -155,9 +155,10 @@ class WorkflowsSection(Model):
 
 
 class ToolsSection(Model):
-    """The folder of ``NAME.tools.yaml`` manifests."""
+    """The folder of ``NAME.tools.yaml`` manifests; ``fixtures``: a file of what tools answer in dry runs."""
 
     manifests: Path | None = None
+    fixtures: Path | None = None
 
 
 class AuditSection(Model):

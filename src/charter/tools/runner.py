@@ -20,13 +20,14 @@ from charter.manifests.plain_text import plain
 from charter.manifests.redaction import redact, redact_result
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
+from charter.model.fixture import Answers
 from charter.model.outbound import SERVER
 from charter.model.tool import ToolManifest
 from charter.tools.failures import CallError
 from charter.tools.http_lane import Progress
 from charter.tools.outbound import FOR_GOOD, Outbound
 from charter.tools.registry import Entry, Registry
-from charter.tools.simulated import made_up
+from charter.tools.simulated import dry_run
 
 IDEMPOTENCY_KEY: Final = "io.charter/idempotency-key"
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
@@ -41,9 +42,9 @@ _NOT_ITS_OWN: Final = ("io.modelcontextprotocol/", "io.charter/")
 class Runner:
     """Runs effects on the registry's upstreams."""
 
-    def __init__(self, registry: Registry, outbound: Outbound | None = None) -> None:
-        """``outbound`` runs Charter's own tools; without it they cannot be called."""
-        self._registry, self._outbound = registry, outbound
+    def __init__(self, registry: Registry, outbound: Outbound | None = None, fixtures: Answers | None = None) -> None:
+        """``outbound`` runs Charter's own tools; without it they cannot be called. ``fixtures`` answer in dry runs."""
+        self._registry, self._outbound, self._fixtures = registry, outbound, fixtures or {}
 
     async def run(
         self,
@@ -68,7 +69,7 @@ class Runner:
         """
         started = time.perf_counter_ns()
         if effect.dry_run:
-            return _simulated(effect)
+            return dry_run(effect, self._fixtures)
         if effect.tool.server == SERVER:
             return await self._own(effect, started)
         try:
@@ -231,16 +232,6 @@ def _rpc_meta(error: CallError) -> JsonObject | None:
     if error.rpc_code is None:
         return None
     return {"io.charter/upstream-error": {"code": error.rpc_code, "message": error.message, "data": error.data}}
-
-
-def _simulated(effect: Effect) -> EffectOutcome:
-    text = f"Dry run: {effect.tool.name} was not called. Policy, approvals and record are as in a real call."
-    return EffectOutcome(
-        status="succeeded",
-        content=({"type": "text", "text": text},),
-        structured=made_up(effect.tool) if effect.tool.server != SERVER else None,
-        meta={"io.charter/dry-run": True},
-    )
 
 
 def _preview_text(manifest: ToolManifest, raw: JsonObject) -> str:

@@ -77,8 +77,11 @@ def came(draft: Draft, step: Step) -> bool:
 
 def answered(draft: Draft, step: Step, output: object) -> None:
     """The step's call has its answer: it is done, unless it has yet to be called back."""
-    if not isinstance(step, ExternalStep) or step.callback is None or draft.state.dry_run:
+    if not isinstance(step, ExternalStep) or step.callback is None:
         steps.complete_step(draft, step, output)
+    elif draft.state.dry_run:  # nobody was asked to call back
+        first = output if isinstance(output, dict) else {}
+        steps.complete_step(draft, step, {**first, **dict.fromkeys(step.callback.extract)} or output)
     elif came(draft, step):
         _finish(draft, step, output)
     else:

@@ -321,7 +321,17 @@ def effect_of(draft: Draft, invoked: ev.ToolInvoke, call: Call) -> Effect:
         attempt=invoked.attempt,
         dry_run=invoked.dry_run,
         for_step=invoked.agent_invocation_id is None,
+        template=draft.state.template,
+        number=_number(draft, invoked),
     )
+
+
+def _number(draft: Draft, invoked: ev.ToolInvoke) -> int:
+    invocation = draft.state.invocations.get(invoked.agent_invocation_id or "")
+    if invocation is not None:
+        return max(1, invocation.calls_used)
+    step = draft.state.steps.get(invoked.step_id)
+    return max(1, step.attempt) if step is not None else 1
 
 
 def run_step(draft: Draft, command: cmd.RunStep, call: Call) -> None:

@@ -10,6 +10,7 @@ from charter.errors import CharterError, NotFound
 from charter.model import placeholders
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
+from charter.model.fixture import FIXTURE
 from charter.model.outbound import EMAIL_TOOL, HTTP_TOOL, IDEMPOTENT, SAFE, SERVER, WEBHOOK_TOOL
 from charter.model.template import ActionStep, ExternalStep, NotificationStep, Step, WaitStep
 from charter.workflows import expressions
@@ -157,6 +158,9 @@ def judged(draft: Draft, effect: Effect, outcome: EffectOutcome) -> EffectOutcom
     step = step_named(draft.given.template, effect.step_id)
     if not isinstance(step, ExternalStep):
         return outcome
+    if effect.dry_run and FIXTURE not in (outcome.meta or {}):  # nothing answered, so there is nothing to judge
+        unknown = {"status": response["status"], **dict.fromkeys(step.extract)} if step.extract else response
+        return outcome.model_copy(update={"structured": unknown})
     try:
         return _judged(step, outcome, response, {**draft.state.scope(), "response": response})
     except CharterError as error:

@@ -40,7 +40,7 @@ __all__ = [
     "changed",
 ]
 
-SHAPE = 2
+SHAPE = 3
 """Raised with every change of the state or of its fold: a snapshot of an older shape is left, and the log folded again."""
 
 

@@ -12,6 +12,7 @@ from charter.model.approval import ApprovalRequest, ShownField
 from charter.model.reply import ApprovalView
 from charter.workflows.quorum import who
 
+DRY_RUN = "DRY RUN: whatever you decide, nothing is executed; you are asked as you would be."
 NO_REASON = "(The agent gave no reason.)"
 
 
@@ -23,7 +24,8 @@ def short(digest: str) -> str:
 def headline(request: ApprovalRequest) -> str:
     """One line: what is asked for."""
     what = one_line(request.tool) if request.tool else f"step {one_line(request.step_id)}"
-    return f"{what} · risk {request.risk} · digest {short(request.digest)} · {request.approval_id}"
+    mark = "DRY RUN · " if request.dry_run else ""
+    return f"{mark}{what} · risk {request.risk} · digest {short(request.digest)} · {request.approval_id}"
 
 
 def arguments(fields: Iterable[ShownField]) -> str:
@@ -37,6 +39,8 @@ def exact_call(request: ApprovalRequest, fields: Iterable[ShownField] | None = N
     own = fields is None
     what = f"Tool: {one_line(request.tool)}" if request.tool else f"Step: {one_line(request.step_id)}"
     lines = [f"{what} (risk {request.risk})", "Arguments:" if request.tool else "Shown:"]
+    if request.dry_run:
+        lines.insert(0, DRY_RUN)
     lines.append(arguments(request.shown if fields is None else fields))
     shown = request.preview if own else preview
     if shown:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from charter.model.base import JsonObject
 from charter.model.effect import Effect, EffectOutcome
+from charter.model.fixture import Answers, Fixture, nth
 from charter.model.tool import ToolManifest
-from charter.server.simulating.script import Fixture
-from charter.tools.simulated import made_up
+from charter.tools.simulated import made_up, told
 
 MARK = "io.charter/simulated"
 
@@ -17,7 +16,7 @@ MARK = "io.charter/simulated"
 class AnsweringTools:
     """Runs nothing. ``used`` are the fixtures that answered something."""
 
-    def __init__(self, fixtures: Mapping[str, Fixture | tuple[Fixture, ...]]) -> None:
+    def __init__(self, fixtures: Answers) -> None:
         self._fixtures = fixtures
         self._next: dict[str, int] = {}
         self.used: set[str] = set()
@@ -26,7 +25,7 @@ class AnsweringTools:
         """The fixture of the step (for the workflow's own calls), else of the tool, else a sample of its output."""
         names = [effect.step_id, effect.tool.name] if effect.for_step else [effect.tool.name]
         name = next((name for name in names if name in self._fixtures), None)
-        outcome = _sampled(effect.tool) if name is None else _told(self._taken(name))
+        outcome = _sampled(effect.tool) if name is None else told(self._taken(name))
         return outcome.model_copy(update={"meta": {MARK: True}})
 
     async def preview(self, manifest: ToolManifest, arguments: JsonObject) -> str | None:
@@ -35,26 +34,8 @@ class AnsweringTools:
 
     def _taken(self, name: str) -> Fixture:
         self.used.add(name)
-        found = self._fixtures[name]
-        if isinstance(found, Fixture):
-            return found
-        index = self._next.get(name, 0)
-        self._next[name] = index + 1
-        return found[min(index, len(found) - 1)] if found else Fixture()
-
-
-def _told(fixture: Fixture) -> EffectOutcome:
-    if fixture.error is None:
-        text = fixture.text if fixture.text is not None else "Simulated."
-        return EffectOutcome(status="succeeded", structured=fixture.output, content=({"type": "text", "text": text},))
-    status: Any = {"answered": "succeeded", "no": "failed", "unknown": "unknown"}[fixture.ran]
-    return EffectOutcome(
-        status=status,
-        is_error=True,
-        content=({"type": "text", "text": fixture.error},) if status == "succeeded" else (),
-        error_code=fixture.code,
-        error_message=fixture.error,
-    )
+        self._next[name] = self._next.get(name, 0) + 1
+        return nth(self._fixtures[name], self._next[name])
 
 
 def _sampled(tool: ToolManifest) -> EffectOutcome:

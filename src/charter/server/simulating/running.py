@@ -23,6 +23,7 @@ from charter.manifests.built_in import BUILT_IN
 from charter.manifests.templates import Catalogue, load_template, parse_ref, template_hash
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
+from charter.model.fixture import Fixtures
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.principal import Principal
 from charter.model.template import Template
@@ -35,7 +36,7 @@ from charter.server.settings_model import Settings
 from charter.server.simulating.answering import Answering, Round
 from charter.server.simulating.answering_tools import AnsweringTools
 from charter.server.simulating.outcome import Simulation
-from charter.server.simulating.script import Fixtures, Script, read
+from charter.server.simulating.script import Script, read
 from charter.server.telemetry import Telemetry
 from charter.server.template_folder import bindings_beside
 from charter.server.templates import read_templates

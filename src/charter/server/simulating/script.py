@@ -103,26 +103,6 @@ class Script(Model):
     reviews: dict[str, Review | tuple[Review, ...]] = Field(default_factory=dict)
 
 
-class Fixture(Model):
-    """What a tool answers: ``output`` (structured) or ``text``; or ``error``, and whether it ``ran`` all the same.
-
-    ``ran``: ``answered`` (it ran and told of the error), ``no`` (it certainly did not run), ``unknown`` (the call is in
-    doubt, unless the tool is idempotent or has no side effects).
-    """
-
-    output: Json = None
-    text: str | None = None
-    error: str | None = None
-    code: str = "simulated_error"
-    ran: Literal["answered", "no", "unknown"] = "answered"
-
-
-class Fixtures(Model):
-    """By step id for the workflow's own calls, by tool name for all; of a list the last one answers from then on."""
-
-    answers: dict[str, Fixture | tuple[Fixture, ...]] = Field(default_factory=dict)
-
-
 def read(model: type[M], value: Any, what: str) -> M:
     """The model of plain data. Raises ``InvalidInput`` naming each wrong member; values are not repeated."""
     try:
