@@ -1,6 +1,6 @@
 """``python -m bench [NAMES…] [--quick] [--json FILE] [--docs]``: measure, print the tables, say which promises hold.
 
-Names: calls, decisions, appends, verification, growth, memory, workflows; none means all.
+Names: calls, decisions, appends, verification, growth, memory, workflows, waiting, lists; none means all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,20 @@ from typing import Any
 
 import orjson
 
-from bench import appends, calls, decisions, filling, growth, memory, processes, report, verification, workflows
+from bench import (
+    appends,
+    calls,
+    decisions,
+    filling,
+    growth,
+    lists,
+    memory,
+    processes,
+    report,
+    verification,
+    waiting,
+    workflows,
+)
 
 QUICK_SIZES = (1_000, 10_000)
 
@@ -58,8 +71,16 @@ class Bench:
         efforts = {"full": workflows.FULL, "quick": workflows.QUICK, "quickest": workflows.QUICKEST}
         return await workflows.run(efforts[self.pace], say)
 
+    async def waiting(self) -> Any:
+        efforts = {"full": waiting.FULL, "quick": waiting.QUICK, "quickest": waiting.QUICKEST}
+        return await waiting.run(efforts[self.pace], say)
 
-NAMES = ("calls", "decisions", "appends", "verification", "growth", "memory", "workflows")
+    async def lists(self) -> Any:
+        sizes = {"full": lists.SIZES, "quick": lists.QUICK_SIZES, "quickest": (100, 200)}[self.pace]
+        return await lists.run(sizes, {"full": 30, "quick": 15, "quickest": 1}[self.pace], say)
+
+
+NAMES = ("calls", "decisions", "appends", "verification", "growth", "memory", "workflows", "waiting", "lists")
 
 
 def say(line: str) -> None:

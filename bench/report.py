@@ -41,7 +41,8 @@ Plain calls on 2026-07-28 go past the SDK's HTTP transport on both sides ([why](
 pays for the policy and the record: at 16 and 64 callers a governed call costs the processor about what a call through the
 bare proxy costs.
 
-A workflow of three actions makes seven durable commits in Charter, and asks its policies three times.
+A workflow of three actions makes five durable commits in Charter, and asks its policies four times: how a step ended and
+the intent of the next are one commit.
 
 FastMCP's proxies send two requests upstream for each call (they list first); the others one. Verification is measured
 without the deep check, which also proves each leaf canonical JSON.
@@ -65,6 +66,8 @@ def markdown(results: dict[str, Any]) -> str:
     parts += [_calls_part(results["calls"])] if "calls" in results else []
     parts += [_rooms_part(results)]
     parts += [_workflows_part(results["workflows"])] if "workflows" in results else []
+    parts += [_waiting_part(results["waiting"])] if "waiting" in results else []
+    parts += [_lists_part(results["lists"])] if "lists" in results else []
     parts += [_growth_part(results["growth"])] if "growth" in results else []
     parts += [_memory_part(results["memory"])] if "memory" in results else []
     ran = "; ".join(f"{name} {value}" for name, value in results["machine"].items())
@@ -87,6 +90,14 @@ def plots(results: dict[str, Any]) -> dict[str, str]:
         ]
         found["growth.svg"] = chart(
             "A governed call as the log grows", Axis("audit events", log=True), Axis("ms, p50"), lines
+        )
+    if "lists" in results:
+        points = results["lists"]["points"]
+        shown = ("all", "waiting, a template", "blocked on approvals", "a template, on another's block")
+        lines = [Series("load and fold one", [(point["runs"], point["load_us"] / 1e3) for point in points])]
+        lines += [Series(look, [(point["runs"], point["lists"][look]) for point in points]) for look in shown]
+        found["lists.svg"] = chart(
+            "Loading and listing as runs grow", Axis("runs", log=True), Axis("ms, median"), lines
         )
     if "memory" in results:
         line = Series("Charter", [(point["calls"], point["rss_mb"]) for point in results["memory"]["points"]])
@@ -192,6 +203,32 @@ def _workflows_part(measured: dict[str, Any]) -> str:
         parts.append(f"{at_once} at once:\n\n{_table(head, rows)}")
     parts.append(f"The actions do nothing; every step is on disk before the next. {_disk(measured['disk'])}\n")
     return "\n".join(parts)
+
+
+def _waiting_part(measured: dict[str, Any]) -> str:
+    late = measured["lateness"]
+    rows = [
+        (name, f"{item['start_seconds']:.1f}", f"{item['idle_cpu_ms']:.1f}", f"{item['rss_mb']:.0f}")
+        for name, item in (("an empty store", measured["empty"]), (f"{measured['runs']:,} runs", measured["full"]))
+    ]
+    head = ("a server on", "start, s", "idle, ms of processor time a second", "MiB")
+    said = (
+        "A quarter of the runs each waits for a time, a signal, people and an agent. "
+        f"With them there, {late['timers']:,} timers fell due while 16 callers made {late['calls_per_second']:,.0f} calls a "
+        f"second: they fired {late['p50_ms']:.0f} ms late at p50, {late['p99_ms']:.0f} ms at p99, "
+        f"{late['most_ms']:.0f} ms at most.\n{_disk(measured['disk'])}\n"
+    )
+    return "\n".join(("## Runs that wait\n", _table(head, rows), said))
+
+
+def _lists_part(measured: dict[str, Any]) -> str:
+    points = measured["points"]
+    rows = [("load and fold one", *(f"{point['load_us'] / 1e3:.2f}" for point in points))]
+    rows += [(look, *(f"{point['lists'][look]:.2f}" for point in points)) for look in points[0]["lists"]]
+    head = ("ms, median", *(f"{point['runs']:,} runs" for point in points))
+    said = "A page has fifty rows. Six runs of ten have ended, the others wait for times, signals, people and agents.\n"
+    picture = "![Loading and listing as runs grow](benchmarks/lists.svg)"
+    return "\n".join(("## As runs grow\n", picture, "", _table(head, rows), said))
 
 
 def _growth_part(growth: dict[str, Any]) -> str:

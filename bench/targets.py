@@ -16,6 +16,11 @@ GROWTH = 1.25
 MEMORY_MB = 16.0
 WORKFLOW_OVER_DBOS = 0.5
 WORKFLOWS_OF_DBOS = 3.0
+START_SECONDS = 10.0
+IDLE_CPU_MS = 20.0
+WAITING_MB = 100.0
+LATE_MS = 100.0
+FLAT = 2.0
 RIVALS = ("airlock", "fastmcp-reused", "fastmcp-default")
 
 
@@ -57,6 +62,14 @@ def promises(results: dict[str, Any]) -> Iterator[Promise]:
         yield Promise(text, memory["growth_mb"], MEMORY_MB, True, " MiB")
     if "workflows" in results:
         yield from _workflows(results["workflows"])
+    if "waiting" in results:
+        yield from _waiting(results["waiting"])
+    if "lists" in results:
+        lists = results["lists"]
+        runs, first = lists["points"][-1]["runs"], lists["points"][0]["runs"]
+        yield Promise(f"loading a run among {runs:,}, over one among {first:,}", lists["x_load"], FLAT, True)
+        text = f"listing at {runs:,} runs, over {first:,} (worst: {lists['worst']})"
+        yield Promise(text, lists["x_list"], FLAT, True)
 
 
 def _workflows(measured: dict[str, Any]) -> Iterator[Promise]:
@@ -68,6 +81,18 @@ def _workflows(measured: dict[str, Any]) -> Iterator[Promise]:
     if "temporal-tuned" in measured["levels"]["50"]:
         ratio = many["per_second"] / measured["levels"]["50"]["temporal-tuned"]["per_second"]
         yield Promise("workflows/s at 50 at once, over the tuned Temporal dev server's", ratio, 1.0, False)
+
+
+def _waiting(measured: dict[str, Any]) -> Iterator[Promise]:
+    runs, full, empty = measured["runs"], measured["full"], measured["empty"]
+    yield Promise(f"starting with {runs:,} waiting runs", full["start_seconds"], START_SECONDS, True, " s")
+    text = "processor time a second, standing idle with them"
+    yield Promise(text, full["idle_cpu_ms"], IDLE_CPU_MS, True, " ms")
+    gained = full["rss_mb"] - empty["rss_mb"]
+    yield Promise("memory with them, over that of an empty store", gained, WAITING_MB, True, " MiB")
+    late = measured["lateness"]
+    text = f"how late timers fire while {late['calls_per_second']:,.0f} calls/s go on, p99"
+    yield Promise(text, late["p99_ms"], LATE_MS, True, " ms")
 
 
 def _median_ratio(ours: list[dict[str, float]], theirs: list[dict[str, float]], name: str) -> float:

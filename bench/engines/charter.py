@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from charter.model.effect import Effect, EffectOutcome
 from charter.model.principal import Principal
 from charter.model.template import Template
 from charter.model.tool import Quarantine, ToolManifest
-from charter.server.app import new_instance
+from charter.server.app import new_instance, now_ms
 from charter.server.evaluator import PolicySets
 from charter.server.telemetry import Telemetry
+from charter.store.port import Store
 from charter.store.sealing import Sealer
 from charter.store.sqlite import SqliteStore
 
@@ -97,25 +97,32 @@ class Ends:
         return str(await ended)
 
 
+def gate_on(store: Store, *templates: Template, clock: Callable[[], int] = now_ms) -> Gate:
+    """A whole gate with the shipped policies, in front of the one tool."""
+    tools, catalogue = OneTool(), Catalogue()
+    for each in templates:
+        catalogue.add(each)
+    return Gate(
+        Parts(
+            store=store,
+            sealer=Sealer({"k1": bytes(range(32))}, "k1"),
+            evaluator=PolicySets(None, None, tools.all()),
+            tools=tools,
+            runner=Immediate(),
+            templates=catalogue,
+            clock=clock,
+            entropy=lambda: secrets.token_bytes(32),
+            instance=new_instance(),
+            tracing=Telemetry(),
+        )
+    )
+
+
 async def main(folder: Path) -> None:
     store = SqliteStore(folder / "charter.sqlite")
     await store.open()
-    tools, templates = OneTool(), Catalogue()
-    templates.add(TEMPLATE)
-    parts = Parts(
-        store=store,
-        sealer=Sealer({"k1": bytes(range(32))}, "k1"),
-        evaluator=PolicySets(None, None, tools.all()),
-        tools=tools,
-        runner=Immediate(),
-        templates=templates,
-        clock=lambda: time.time_ns() // 1_000_000,
-        entropy=lambda: secrets.token_bytes(32),
-        instance=new_instance(),
-        tracing=Telemetry(),
-    )
-    gate = Gate(parts)
-    await store.enlist(parts.instance)
+    gate = gate_on(store, TEMPLATE)
+    await store.enlist(gate.parts.instance)
     ends, engine = Ends(gate), asyncio.create_task(EmbeddedEngine(gate, steps_at_once=64).run())
 
     async def workflow(_number: int) -> None:

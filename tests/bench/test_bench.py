@@ -17,7 +17,8 @@ from bench import report
 @pytest.mark.slow
 def test_the_whole_benchmark_runs_in_its_quickest_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
-    names = ["calls", "verification", "growth", "memory", "workflows"]  # decisions and appends have one pace only
+    # decisions and appends have one pace only
+    names = ["calls", "verification", "growth", "memory", "workflows", "waiting", "lists"]
     assert main([*names, "--quickest", "--json", str(figures)]) == 0
 
     results = orjson.loads(figures.read_bytes())
@@ -28,11 +29,13 @@ def test_the_whole_benchmark_runs_in_its_quickest_form(tmp_path: Path, capsys: p
     assert results["growth"]["points"][-1]["events"] >= 2_000
     assert results["memory"]["points"][-1]["calls"] >= 200
     assert results["workflows"]["levels"]["1"]["charter"]["per_second"] > 0
+    assert results["waiting"]["lateness"]["timers"] == 20
+    assert results["lists"]["points"][-1]["runs"] == 200
     assert "a governed call alone" in capsys.readouterr().out
 
     report.write_docs(results, tmp_path / "docs")
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
-    for name in ("growth.svg", "memory.svg"):
+    for name in ("growth.svg", "memory.svg", "lists.svg"):
         assert f"benchmarks/{name}" in page
         ET.parse(tmp_path / "docs" / "benchmarks" / name)
 

@@ -12,8 +12,10 @@ import pytest
 
 from charter.errors import Denied
 from charter.model import commands as cmd
+from charter.model.principal import service
+from charter.model.signal import Signal
 from charter.model.times import rfc3339
-from tests.engine.driven import CHAIN, action, agree_to_everything, attempts, pending, question
+from tests.engine.driven import CHAIN, Writes, action, agree_to_everything, attempts, pending, question
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting
 from tests.guarantees.world import AGENT, ANN, DAY, OPS, Work, template
@@ -44,6 +46,24 @@ class StepsContract:
         assert set(context.steps.values()) == {"completed"}
         called = [(call["tool"], call.get("value")) for call in upstream.calls()]
         assert called == [("read", None), ("write_idempotent", "this is acme"), ("charge", None)]
+        await desk.check_record()
+
+    async def test_a_step_s_effect_starts_at_most_four_durable_writes_after_the_event_that_led_to_it(
+        self, opened: Open, upstream: Counting
+    ) -> None:
+        signal = {"id": "word", "type": "wait", "signal": {"type": "word"}}
+        flow = template("flow", *CHAIN.model_dump(mode="json")["steps"], signal, action("end", "read", what="end"))
+        desk = await opened(templates=(flow,))
+        run = await desk.start("flow", input={"what": "acme"})
+        writes = Writes(desk, run.workflow_id)
+        await agree_to_everything(desk)
+        await desk.gate.handle(
+            service("signals", "default"), cmd.SendSignal(signal=Signal(id="1", source="t", type="word"))
+        )
+        await desk.engine.settle()
+        assert (await desk.queries.workflow(ANN, run.workflow_id)).status == "completed"
+        assert len(writes.before_effects()) == len(upstream.calls()) == 4
+        assert max(writes.before_effects()) <= 4
         await desk.check_record()
 
     async def test_a_step_s_call_passes_the_same_policy_and_waits_for_people(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from charter.store.port import Filter, Page
+from charter.store.port import Batch, Filter, Page
 from tests.guarantees.world import DAY, Desk, template
 
 
@@ -37,6 +37,31 @@ async def agree_to_everything(desk: Desk) -> None:
         for row in rows:
             await desk.decide(row.approval_id)
         await desk.engine.settle()
+
+
+class Writes:
+    """The durable writes on a run's record from now on, each as the types of its events."""
+
+    def __init__(self, desk: Desk, workflow_id: str) -> None:
+        self._append, self._workflow_id = desk.store.append, workflow_id
+        self.seen: list[list[str]] = []
+        desk.store.append = self._counted  # type: ignore[method-assign]
+
+    async def _counted(self, batch: Batch) -> Any:
+        if batch.stream == self._workflow_id:
+            self.seen.append([event.type for event in batch.events])
+        return await self._append(batch)
+
+    def before_effects(self) -> list[int]:
+        """For each effect of a step how many writes it took from the event that led to it, that event's own included."""
+        found, since = [], 0
+        for types in self.seen:
+            since = 1 if _LEADS_ON.intersection(types) else since + 1
+            found += [since] * types.count("TOOL_INVOKE")
+        return found
+
+
+_LEADS_ON = frozenset(("TOOL_RESULT", "APPROVAL_DECISION", "SIGNAL_DELIVERED", "CALLBACK_RECEIVED"))
 
 
 async def attempts(desk: Desk, workflow_id: str) -> int:

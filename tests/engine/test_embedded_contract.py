@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
+import anyio
 import pytest
 
 from charter.engine.embedded import EmbeddedEngine
 from charter.engine.port import Driver
+from charter.model.effect import Effect, EffectOutcome
 from tests.engine.contract import StepsContract, TimesContract
 from tests.engine.contract_processes import ProcessesContract
-from tests.engine.driven import CHAIN
+from tests.engine.driven import CHAIN, Writes, action
 from tests.gate.conftest import Open
+from tests.guarantees.upstream import Counting
+from tests.guarantees.world import ANN, template
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +56,52 @@ async def test_a_mistake_of_charters_own_is_logged_without_its_words(
     assert f"workflow {run.workflow_id} could not be driven: ValueError" in caplog.text
     assert "embedded.py" in caplog.text, "the place"
     assert "hunter2" not in caplog.text
+
+
+async def test_how_a_step_ended_and_the_intent_of_the_next_are_one_durable_write(
+    opened: Open, upstream: Counting
+) -> None:
+    steps = (action(f"s{n}", "read", what=f"{n}") for n in range(3))
+    desk = await opened(templates=(template("three", *steps),))
+    run = await desk.start("three")
+    writes = Writes(desk, run.workflow_id)
+    await desk.engine.settle()
+    begin = ["POLICY_DECISION", "TOOL_INVOKE"]
+    ended = ["TOOL_RESULT", "WORKFLOW_STEP"]
+    assert writes.seen == [begin, *([[*ended, "WORKFLOW_STEP", *begin]] * 2), [*ended, "WORKFLOW_COMPLETED"]]
+    assert len(upstream.calls()) == 3
+    await desk.check_record()
+
+
+async def test_a_time_of_a_run_is_kept_while_a_call_of_it_goes_on(opened: Open, upstream: Counting) -> None:
+    """Side by side: a call that lasts, and a wait whose time comes meanwhile with a call after it."""
+    go_on = asyncio.Event()
+    both = template(
+        "both",
+        action("long", "read", {"needs": []}, what="long"),
+        {"id": "w", "type": "wait", "seconds": 60, "needs": []},
+        action("then", "read", {"needs": ["w"]}, what="then"),
+    )
+    desk = await opened(templates=(both,))
+    run_tool = desk.gate.parts.runner.run
+
+    async def slow(effect: Effect, **more: Any) -> EffectOutcome:
+        if effect.step_id == "long":
+            await go_on.wait()
+        return await run_tool(effect, **more)
+
+    desk.gate.parts.runner.run = slow  # type: ignore[method-assign]
+    run = await desk.start("both")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.engine.run)
+        with anyio.fail_after(60):
+            while "TOOL_INVOKE" not in await desk.types(run.workflow_id):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            desk.clock.wait(61)
+            while [call["what"] for call in upstream.calls()] != ["then"]:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            go_on.set()
+            while (await desk.queries.workflow(ANN, run.workflow_id)).status != "completed":  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    await desk.check_record()

@@ -31,6 +31,8 @@ STUCK_SECONDS = 5.0
 """A run that is due and does not move is looked at again after this long."""
 
 BATCH = 100
+MOST_AT_ONCE = 1_000
+"""So many runs are looked at or wait for a slot; the others wait on disk."""
 RELAY_EVENTS = 10_000
 
 _MOVES = frozenset(
@@ -51,7 +53,9 @@ class EmbeddedEngine:
         self._store = gate.parts.store
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(steps_at_once)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._driving: dict[Due, asyncio.Task[None]] = {}
+        """Those of the tasks that have begun no call yet: a run whose call goes on may be due again meanwhile."""
         self._resting: dict[Due, float] = {}
         self._relay_wanted: Callable[[], bool] = lambda: False
         self._seen: dict[str, int] = {}
@@ -62,7 +66,8 @@ class EmbeddedEngine:
             self._resting = {
                 due: until for due, until in self._resting.items() if (due.tenant, due.workflow_id) != (tenant, stream)
             }
-        if not types or not _MOVES.isdisjoint(types):
+        begun = "TOOL_INVOKE" in types and self._driving.pop(Due(tenant, stream), None) is not None
+        if not types or begun or not _MOVES.isdisjoint(types):
             self._wake.set()
 
     async def recover(self) -> int:
@@ -86,85 +91,105 @@ class EmbeddedEngine:
             while True:
                 self._wake.clear()
                 try:
-                    await self._drive_due()
-                    token = await self._sleep(token)
+                    token = await self._sleep(token, await self._drive_due())
                 except CharterError as error:  # a store that does not answer now will answer again
                     logger.warning("the engine waits for the store: %s", error.error_code)
                     await asyncio.sleep(1)
         finally:
-            for task in self._driving.values():
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._driving.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def settle(self) -> None:
         """Drive everything that is due now and wait for it; for tests and for one-off commands."""
         while True:
             await self._drive_due()
-            if not self._driving:
+            if not self._tasks:
                 return
-            await asyncio.gather(*self._driving.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def relay_when(self, wanted: Callable[[], bool]) -> None:
         """Tell this process's watchers of other processes' commits while ``wanted`` says so."""
         self._relay_wanted = wanted
 
-    async def _drive_due(self) -> None:
+    async def _drive_due(self) -> int | None:
+        """Take on what is due; answers when more will be, by the gate's clock, or None when somebody will tell."""
         await self._gate.effects.record_left()
-        if self._gate.under_way.stopping:
-            return
-        now = rfc3339(self._gate.parts.clock())
+        if self._gate.under_way.stopping or len(self._driving) >= MOST_AT_ONCE:
+            return None
+        now = self._gate.parts.clock()
         clock = asyncio.get_running_loop().time()
         self._resting = {due: until for due, until in self._resting.items() if until > clock}
-        for due in await self._store.due(now, BATCH + len(self._driving) + len(self._resting)):
+        most = BATCH + len(self._driving) + len(self._resting)
+        found = await self._store.due(rfc3339(now), most)
+        for due in found:
             if due not in self._driving and due not in self._resting:
                 task = asyncio.create_task(self._drive(due))
                 self._driving[due] = task
+                self._tasks.add(task)
                 task.add_done_callback(partial(self._done, due))
+        if len(found) == most:
+            return now
+        # Those that are due already are driven or rest: each tells of its end, so nobody asks for them again.
+        next_wake = await self._store.next_wake(rfc3339(now))
+        return None if next_wake is None else unix_ms_of(next_wake)
 
-    def _done(self, due: Due, _task: asyncio.Task[None]) -> None:
-        self._driving.pop(due, None)
+    def _done(self, due: Due, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._driving.get(due) is task:
+            del self._driving[due]
         self._wake.set()
 
     async def _drive(self, due: Due) -> None:
-        principal = service("engine", due.tenant)
-        async with self._slots:
-            try:
-                before = await self._store.version(due.tenant, due.workflow_id)
-                steps = await self._gate.handle(principal, cmd.AdvanceWorkflow(workflow_id=due.workflow_id))
-                runs = [
-                    self._gate.handle(principal, cmd.RunStep(workflow_id=due.workflow_id, step_id=s)) for s in steps
-                ]
-                for outcome in await asyncio.gather(*runs, return_exceptions=True):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                moved = await self._store.version(due.tenant, due.workflow_id) != before
-            except CharterError as error:
-                if not self._gate.under_way.stopping:
-                    logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
-                moved = False
-            except Exception as error:
-                # The kind and the places, never the text: it may quote an argument.
-                where = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("workflow %s could not be driven: %s\n%s", due.workflow_id, type(error).__name__, where)
-                moved = False
+        try:
+            before = await self._store.version(due.tenant, due.workflow_id)
+            await self._advance(due)
+            moved = await self._store.version(due.tenant, due.workflow_id) != before
+        except CharterError as error:
+            if not self._gate.under_way.stopping:
+                logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
+            moved = False
+        except Exception as error:
+            # The kind and the places, never the text: it may quote an argument.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("workflow %s could not be driven: %s\n%s", due.workflow_id, type(error).__name__, where)
+            moved = False
         if not moved:
             self._resting[due] = asyncio.get_running_loop().time() + STUCK_SECONDS
 
-    async def _sleep(self, token: int) -> int:
-        """Until something is due or another process appended; answers the newest token of the others."""
+    async def _advance(self, due: Due) -> None:
+        principal, workflow_id = service("engine", due.tenant), due.workflow_id
+        look = cmd.AdvanceWorkflow(workflow_id=workflow_id)
+        if self._slots.locked() and not await self._gate.handle(principal, look):
+            return  # the times of a run do not wait for the calls of others
+        async with self._slots:
+            steps = await self._gate.handle(principal, cmd.AdvanceWorkflow(workflow_id=workflow_id, run_steps=True))
+            runs = [self._gate.handle(principal, cmd.RunStep(workflow_id=workflow_id, step_id=step)) for step in steps]
+            for outcome in await asyncio.gather(*runs, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _sleep(self, token: int, until_ms: int | None) -> int:
+        """Until then, a commit here or by another process; answers the newest token of the others."""
         while not self._wake.is_set():
-            nap = await self._nap()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(nap):  # wait_for loses a cancellation that comes with the wake-up
+                # wait_for loses a cancellation that comes with the wake-up
+                async with asyncio.timeout(self._nap(until_ms)):
                     await self._wake.wait()
             await self._gate.give_up_waiting()
             newest = await self._store.others_token()
             if newest != token:
                 await self._relay()
                 return newest
-            if self._resting or await self._nap() <= 0:
+            if self._resting or self._nap(until_ms) <= 0:
                 return newest
         return token
+
+    def _nap(self, until_ms: int | None) -> float:
+        """Seconds, in short ones: the clock may be set, and others commit."""
+        if until_ms is None:
+            return WATCH_SECONDS
+        return min(WATCH_SECONDS, max(0.0, (until_ms - self._gate.parts.clock()) / 1000))
 
     async def _relay(self) -> None:
         """Tell this process's watchers of what other processes appended, when anybody wants to know.
@@ -182,10 +207,3 @@ class EmbeddedEngine:
                     for watcher in self._gate.watchers:
                         watcher(tenant, stream, types)
             self._seen[tenant] = size
-
-    async def _nap(self) -> float:
-        next_wake = await self._store.next_wake()
-        if next_wake is None or self._resting:
-            return WATCH_SECONDS
-        left = (unix_ms_of(next_wake) - self._gate.parts.clock()) / 1000
-        return min(WATCH_SECONDS, max(0.0, left))

@@ -4,8 +4,10 @@ A driver is made with a ``Gate`` and does nothing but send it commands as the se
 
 - *wake*: ``gate.watchers`` tells which run of this process moved; what other processes did it finds itself;
 - *timers*: ``store.due`` lists the runs whose time has come by the gate's clock; ``store.next_wake`` is the next such time;
-- *drive*: ``AdvanceWorkflow`` carries a run on and answers the steps to run, then one ``RunStep`` each; retries, with their
-  backoff, are times of the run like any other, so a driver never repeats a step by itself;
+- *drive*: ``AdvanceWorkflow`` carries a run on and answers the steps to run, then one ``RunStep`` each; with ``run_steps`` it
+  runs them itself and goes on with what their outcomes make ready, an outcome and the intents that follow in one commit, and
+  answers those that it has to leave; retries, with their backoff, are times of the run like any other, so a driver never
+  repeats a step by itself;
 - *settle the dead*: ``RecoverEffect`` for each effect of a process that is gone.
 
 All of it may be sent twice, late, or by two drivers at once: the gate does it once. Nothing in the gate or below knows who

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from charter.errors import CharterError, Conflict, NotFound, Unavailable
+from charter.errors import CharterError, Conflict, InvalidInput, NotFound, Unavailable
 from charter.gate import callbacks, outcomes, publishing
 from charter.gate.agents import AgentCommands
 from charter.gate.batches import Batches
 from charter.gate.children import Children
+from charter.gate.driving import Driving
 from charter.gate.grants import CaseGrants
 from charter.gate.loading import States
 from charter.gate.maintaining import maintain
@@ -51,6 +53,8 @@ CLOSING_SECONDS = 5.0
 """How long commands whose callers are gone may take to put on record that they were cut off."""
 
 Make = Callable[[State, str, Mint], Awaitable[Draft]]
+Then = Callable[[Draft], Awaitable[list[Draft]]]
+"""The commands that follow a draft in its own commit."""
 
 
 class Gate:
@@ -73,7 +77,7 @@ class Gate:
         self.effects = outcomes.Effects(self)
         self.case_grants = CaseGrants(self)
         self._signals, self.schedules = Signals(self), Schedules(self)
-        self.children = Children(self)
+        self.children, self.driving = Children(self), Driving(self)
         self.starts, self.agents, self._runs = Starts(self), AgentCommands(self), RunCommands(self)
         self._outside: dict[type[Any], Callable[[Principal, Any, CallContext], Awaitable[Any]]] = {
             cmd.StartWorkflow: self.starts.start,
@@ -97,6 +101,12 @@ class Gate:
         Raises the errors of ``charter.errors``: ``Denied`` and ``Refused`` are on record, the others changed nothing.
         """
         self.under_way.demand_open()
+        with self.seen(principal, command):
+            return await self._handle(principal, command, ctx)
+
+    @contextmanager
+    def seen(self, principal: Principal, command: cmd.Command) -> Iterator[None]:
+        """Around a command that is carried out: it is under way, on a span, and in the metrics."""
         tracing, began = self.parts.tracing, time.perf_counter()
         failure: str | None = "interrupted"
         workflow_id = getattr(command, "workflow_id", None)
@@ -112,8 +122,8 @@ class Gate:
         tracing.annotate(attributes, workflow_id)
         with self.under_way, tracing.command_span(command.kind, attributes, workflow_id):
             try:
-                reply, failure = await self._handle(principal, command, ctx), None
-                return reply
+                yield
+                failure = None
             except CharterError as error:
                 failure = error.error_code
                 raise
@@ -140,9 +150,19 @@ class Gate:
     # -- one transaction
 
     async def transact(
-        self, principal: Principal, workflow_id: str, make: Make, ctx: CallContext, *, fresh: bool = True
+        self,
+        principal: Principal,
+        workflow_id: str,
+        make: Make,
+        ctx: CallContext,
+        *,
+        fresh: bool = True,
+        then: Then | None = None,
     ) -> Draft:
-        """Load, decide, append; again when the run moved. The draft's error is raised after it is on record."""
+        """Load, decide, append; again when the run moved. The draft's error is raised after it is on record.
+
+        ``then`` adds what follows in the same commit; what cannot be recorded of that is left for later.
+        """
         tenant = principal.tenant
         async with self._lock(tenant, workflow_id):
             for attempt in range(TRIES):
@@ -156,20 +176,32 @@ class Gate:
                     if not fresh and not attempt and await self._behind(state):
                         continue
                     raise
-                if await self.commit(draft, state, principal, ctx):
+                if then is not None and attempt < TRIES // 2:
+                    draft.then = await then(draft)
+                if await self._commit_all(draft, state, principal, ctx):
                     break
             else:
                 raise Unavailable("The workflow keeps changing under this command.", code="busy")
         if draft.abandoned is not None:
-            await self.effects.abandon(draft, ctx)
+            for each in (draft, *draft.then):
+                await self.effects.abandon(each, ctx)
             raise draft.abandoned
         if draft.error is not None:
             raise draft.error
         return draft
 
+    async def _commit_all(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
+        try:
+            return await self.commit(draft, before, principal, ctx)
+        except InvalidInput:
+            if not draft.then:
+                raise
+            draft.then = []  # what has happened goes on record whatever would follow
+            return await self.commit(draft, before, principal, ctx)
+
     async def commit(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
         """Append and remember. A caller that goes away meanwhile changes nothing of it; an effect is then never sent."""
-        if not draft.events:
+        if draft.last.version == before.version:
             return True
         batch = batch_of(draft, before, principal, self.parts.sealer, ctx.trace_id)
         try:
@@ -180,8 +212,8 @@ class Gate:
         except BaseException:
             self.states.forget(before.tenant, before.workflow_id)  # nobody knows what is on disk: load it anew
             raise
-        self.states.remember(draft.state)
-        self.states.snapshot_if_due(before, draft.state)
+        self.states.remember(draft.last)
+        self.states.snapshot_if_due(before, draft.last)
         self._tell(batch)
         if cancelled is not None:
             draft.abandoned = cancelled

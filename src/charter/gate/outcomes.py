@@ -28,7 +28,7 @@ from charter.workflows.steps import step_named
 from charter.workflows.views import context
 
 if TYPE_CHECKING:
-    from charter.gate.gate import Gate
+    from charter.gate.gate import Gate, Then
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +85,13 @@ class Effects:
         self._unrecorded: dict[str, tuple[Effect, EffectOutcome, Draft]] = {}
 
     async def call_for(self, state: State, principal: Principal, command: Any, now: str) -> Call | None:
-        """The call that an engine's or operator's command needs: a step's, or an effect's once more."""
-        if isinstance(command, cmd.RunStep):
-            return await self._step_call(state, principal, command, now)
+        """The call that an engine's or operator's command needs: an effect's once more."""
         if isinstance(command, cmd.RecoverEffect | cmd.ResolveEffect):
             return await self._effect_call(state, principal, command.effect_id, now)
         return None
 
-    async def _step_call(self, state: State, principal: Principal, command: cmd.RunStep, now: str) -> Call:
+    async def step_call(self, state: State, principal: Principal, command: cmd.RunStep, now: str) -> Call:
+        """The call that a step makes by itself. Raises what cannot be made, or not now."""
         template = await self._gate.templates.of(state.tenant, state.template_hash)
         step = step_named(template, command.step_id)
         proposal = rules.step_proposal(state, step.id)
@@ -136,6 +135,10 @@ class Effects:
 
     async def run(self, draft: Draft, principal: Principal, ctx: CallContext) -> Any:
         """Run the draft's effect and answer with its outcome on record."""
+        return (await self.run_on(draft, ctx, None))[0]
+
+    async def run_on(self, draft: Draft, ctx: CallContext, then: Then | None) -> tuple[Any, list[Draft]]:
+        """Run the draft's effect; the reply with its outcome on record, and what ``then`` has begun in that commit."""
         effect = draft.effect
         if effect is None:
             raise NotFound("There is nothing to run.")
@@ -148,14 +151,18 @@ class Effects:
             if again is None or left is not None:
                 break
             outcome = await self._call(effect, draft, ctx)
-        return await self._finished(effect, outcome, draft, ctx)
+        return await self._finished(effect, outcome, draft, ctx, then)
 
-    async def _finished(self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext) -> Any:
+    async def _finished(
+        self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext, then: Then | None = None
+    ) -> tuple[Any, list[Draft]]:
         """Put the outcome on record whatever becomes of the caller: it is the only one who knows it."""
-        reply, left = await uninterrupted(self._finish(effect, outcome, draft, ctx))
+        ended, left = await uninterrupted(self._finish(effect, outcome, draft, ctx, then))
         if left is not None:
+            for each in ended[1]:
+                await self.abandon(each, ctx)
             raise left
-        return reply
+        return ended
 
     async def _call(self, effect: Effect, draft: Draft, ctx: CallContext, **rounds: Any) -> EffectOutcome:
         attributes = {Attr.WORKFLOW: effect.workflow_id, Attr.EFFECT: effect.effect_id, Attr.SERVER: effect.tool.server}
@@ -209,13 +216,15 @@ class Effects:
         draft = await self._gate.transact(principal, effect.workflow_id, make, ctx)
         return (draft.effect, draft) if draft.effect is not None else None
 
-    async def _finish(self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext) -> Any:
+    async def _finish(
+        self, effect: Effect, outcome: EffectOutcome, draft: Draft, ctx: CallContext, then: Then | None = None
+    ) -> tuple[Any, list[Draft]]:
         if outcome.input_required is not None:
             running = draft.state.effects.get(effect.effect_id)
             invocation_id = running.invoke.agent_invocation_id or "" if running else ""
             until = self._gate.parts.clock() + ANSWER_SECONDS * 1000
             self._waiting[effect.effect_id] = _Waiting(effect, invocation_id, until)
-            return self._reply(effect, outcome, "input_required", None, 0)
+            return self._reply(effect, outcome, "input_required", None, 0), []
         outcome = judged(draft, effect, outcome)
         lost, outcome = outcome.status == "unknown", settled(effect, outcome)
         stored = stored_result(
@@ -241,7 +250,7 @@ class Effects:
             return made
 
         try:
-            recorded = await self._gate.transact(principal, effect.workflow_id, make, ctx, fresh=False)
+            recorded = await self._gate.transact(principal, effect.workflow_id, make, ctx, fresh=False, then=then)
         except Unavailable as error:
             self._unrecorded[effect.effect_id] = (effect, outcome, draft)
             raise Unavailable(
@@ -255,7 +264,7 @@ class Effects:
             status = "dry_run"
         next_step = _NEXT.get("harmless" if lost and status == "failed" else status, "")
         ref = ref if stored.too_large else None
-        return self._reply(effect, outcome, status, ref, stored.record["result_bytes"], next_step)
+        return self._reply(effect, outcome, status, ref, stored.record["result_bytes"], next_step), recorded.then
 
     async def record_left(self) -> None:
         """Try again to put on record what the store could not take. The engine calls it now and then."""
@@ -316,7 +325,7 @@ class Effects:
         del self._waiting[effect_id]
         draft = Draft(state=state, given=await self._gate.given(state, principal, now, mint))
         outcome = await self._call(effect, draft, ctx, input_responses=responses, request_state=request_state)
-        return await self._finished(effect, outcome, draft, ctx)
+        return (await self._finished(effect, outcome, draft, ctx))[0]
 
     async def give_up_waiting(self) -> None:
         """Calls whose caller never answered the upstream's question: nobody knows what the upstream did by then."""

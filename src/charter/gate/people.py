@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from charter.errors import CharterError, InvalidInput, NotFound
+from charter.errors import InvalidInput, NotFound
 from charter.gate import outcomes
 from charter.gate.grants import check_bounds
 from charter.gate.parts import CallContext
@@ -20,6 +20,7 @@ from charter.workflows import advancing
 from charter.workflows import decide as rules
 from charter.workflows import facts as facts_of
 from charter.workflows.approvals import refusal_of
+from charter.workflows.children import unsettled
 from charter.workflows.decide import runnable_steps
 from charter.workflows.draft import Call, Draft, policy_event
 from charter.workflows.state import State
@@ -128,20 +129,22 @@ class RunCommands:
         if isinstance(command, cmd.RunStep) and await self._starts_a_child(principal, command, ctx):
             return None
 
+        driving = self._gate.driving
+
         async def make(state: State, now: str, mint: Mint) -> Draft:
             facts = self._run_facts(state, principal, command)
+            if isinstance(command, cmd.RunStep):
+                return await driving.draft(state, principal, command, now, mint)
             decision = self._gate.prepare.evaluate(facts) if facts else None
             given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
             if isinstance(command, cmd.ReviewStep) and decision is not None and decision.verdict == "permit":
                 self._gate.templates.check_supplied(given.template, command)
-            try:
-                call = await self._gate.effects.call_for(state, principal, command, now)
-            except CharterError as error:
-                # A step whose call cannot even be prepared has failed: on record, and the run goes on from there.
-                return rules.unprepared(state, command, given, error)
+            call = await self._gate.effects.call_for(state, principal, command, now)
             return rules.decide(state, command, replace(given, call=call))
 
-        draft = await self._gate.transact(principal, command.workflow_id, make, ctx)
+        goes_on = isinstance(command, cmd.AdvanceWorkflow) and command.run_steps and outcomes.is_charter(principal)
+        then = driving.begin if goes_on else None
+        draft = await self._gate.transact(principal, command.workflow_id, make, ctx, then=then)
         if draft.effect is not None:
             return await self._gate.effects.run(draft, principal, ctx)
         if isinstance(command, cmd.AdvanceWorkflow):
@@ -153,8 +156,9 @@ class RunCommands:
     async def _advanced(self, principal: Principal, draft: Draft, ctx: CallContext) -> Any:
         """The steps to run, for the engine; anybody else is told what was done, and the engine looks at the run at once."""
         if outcomes.is_charter(principal):
-            await self._gate.children.settle(principal, draft.state, ctx)
-            return tuple(runnable_steps(draft.state))
+            settling = [self._gate.children.settle(principal, draft.last, ctx)] if unsettled(draft.last) else []
+            await self._gate.driving.run(draft.then, ctx, *settling)
+            return () if draft.then else tuple(runnable_steps(draft.last))
         reply = advancing.told(draft, tuple(runnable_steps(draft.state)))
         if any(item.what == "engine" for item in blocked_by(draft.state)) or reply.ready:
             self._gate.nudge(draft.state.tenant, draft.state.workflow_id)

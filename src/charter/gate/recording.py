@@ -39,7 +39,32 @@ def new_event(
 
 
 def batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, trace_id: str | None) -> Batch:
-    """Everything that one command changes."""
+    """Everything that one command changes, and those that follow it in the same commit, as if each had its own."""
+    batch = _batch_of(draft, before, principal, sealer, trace_id)
+    before = draft.state
+    for each in draft.then:
+        one = _batch_of(each, before, each.given.principal, sealer, trace_id)
+        batch, before = _together(batch, one), each.state
+    return batch
+
+
+def _together(one: Batch, other: Batch) -> Batch:
+    """Of several list rows with one key the last counts, here as in the store."""
+    return Batch(
+        tenant=one.tenant,
+        stream=one.stream,
+        expected_version=one.expected_version,
+        events=one.events + other.events,
+        workflow=other.workflow or one.workflow,
+        approvals=one.approvals + other.approvals,
+        effects=one.effects + other.effects,
+        waits=one.waits + other.waits,
+        claims=one.claims + other.claims,
+        sealed=one.sealed + other.sealed,
+    )
+
+
+def _batch_of(draft: Draft, before: State, principal: Principal, sealer: Sealer, trace_id: str | None) -> Batch:
     state, mint = draft.state, draft.given.mint
     command_id = draft.command_id or mint.new("command")
     actor = principal.actor()

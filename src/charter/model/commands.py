@@ -178,10 +178,15 @@ class RetryWorkflow(Model):
 
 
 class AdvanceWorkflow(Model):
-    """Do what is due: expire what has expired, run the steps that are ready. The engine sends it."""
+    """Do what is due: expire what has expired, tell which steps are ready. The engine sends it.
+
+    ``run_steps``, which is taken from the engine alone: also run the calls of those that are ready, and of those that get ready
+    by their outcomes.
+    """
 
     kind: Literal["advance_workflow"] = "advance_workflow"
     workflow_id: Id
+    run_steps: bool = False
 
 
 class RunStep(Model):

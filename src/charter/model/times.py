@@ -9,7 +9,7 @@ def rfc3339(unix_ms: int) -> str:
     """``2026-11-21T07:49:15.042Z`` of milliseconds since 1970."""
     seconds, ms = divmod(unix_ms, 1000)
     moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{moment.isoformat()[:19]}.{ms:03d}Z"
 
 
 def unix_ms_of(text: str) -> int:

@@ -322,8 +322,8 @@ class Store(Protocol):
 
     async def due(self, now: str, limit: int) -> list[Due]: ...
 
-    async def next_wake(self) -> str | None:
-        """The earliest ``wake_at`` of all, or None."""
+    async def next_wake(self, after: str = "") -> str | None:
+        """The earliest ``wake_at`` later than ``after``, or None."""
         ...
 
     async def change_token(self) -> int:

@@ -93,7 +93,8 @@ class Withheld:
 @dataclass(slots=True)
 class Draft:
     """Collects the events of one command; ``state`` is always the state after them. Sealed content and claims go with them.
-    ``abandoned``: the caller went away while it was put on record. ``command_id``: of the command behind it, if another."""
+    ``abandoned``: the caller went away while it was put on record. ``command_id``: of the command behind it, if another.
+    ``then``: the commands that follow in the same commit, each decided on the state that the one before it left."""
 
     state: State
     given: Given
@@ -105,6 +106,12 @@ class Draft:
     reply: Any = None
     abandoned: BaseException | None = None
     command_id: str | None = None
+    then: list[Draft] = field(default_factory=list)
+
+    @property
+    def last(self) -> State:
+        """The state after the whole commit."""
+        return self.then[-1].state if self.then else self.state
 
     def emit(self, event_type: str, data: Model) -> None:
         """Put one more event on record."""

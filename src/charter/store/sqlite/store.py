@@ -293,8 +293,8 @@ class SqliteStore:
         rows = self._readers.few(sql, (now, limit)) if limit <= _HERE else await self._readers.many(sql, (now, limit))
         return [Due(*row) for row in rows]
 
-    async def next_wake(self) -> str | None:
-        row = self._readers.one("SELECT min(wake_at) FROM workflows WHERE wake_at IS NOT NULL")
+    async def next_wake(self, after: str = "") -> str | None:
+        row = self._readers.one("SELECT min(wake_at) FROM workflows WHERE wake_at > ?", (after,))
         return row[0] if row else None
 
     async def change_token(self) -> int:
