@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -87,7 +88,7 @@ class Project:
     @contextmanager
     def serving(self, *args: str) -> Iterator[subprocess.Popen[str]]:
         """``charter serve``, ended by SIGTERM; it must end well."""
-        command = [PYTHON, "-m", "charter.cli", "serve", *args]
+        command = forked.command("charter.cli", "serve", *args)
         process = subprocess.Popen(
             command, cwd=self.folder, env=environment(self.env), stderr=subprocess.PIPE, text=True
         )
@@ -123,8 +124,17 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 def charter(*args: str, cwd: Path, stdin: str | None = None, env: dict[str, str] | None = None) -> Done:
     """``charter ARGS`` in a process of its own, on no terminal. Nothing that it prints may be a traceback."""
-    ended = forked.charter(args, cwd, environment(env or {}), stdin or "")
-    done = Done(ended.code, ended.out, ended.err)
+    ended = subprocess.run(
+        forked.command("charter.cli", *args),
+        cwd=cwd,
+        env=environment(env or {}),
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    done = Done(ended.returncode, ended.stdout, ended.stderr)
     assert "Traceback" not in done.both, done.both
     return done
 
@@ -142,11 +152,22 @@ def environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def copied(template: Path, folder: Path) -> Project:
-    """A copy of an initialised folder, moved to a port of its own."""
+    """A copy of an initialised folder, moved to a port of its own, with a casebook that starts at once."""
     shutil.copytree(template, folder)
     port = free_port()
     config = folder / "charter.toml"
     config.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", config.read_text()))
     tools = folder / "tools" / "casebook.tools.yaml"
-    tools.write_text(tools.read_text().replace(str(template), str(folder)))
+    tools.write_text(quick(tools.read_text().replace(str(template), str(folder))))
     return Project(folder, port)
+
+
+def quick(tools: str) -> str:
+    """The tool file of the casebook, which is started by :mod:`tests.forked`."""
+    written = yaml.safe_load(tools)["connection"]
+    if written["args"][:2] != ["-m", "charter.bundled.casebook"]:
+        return tools  # it was made so
+    quickly = forked.command(*written["args"][1:])
+    was = "".join(f"  - {word}\n" for word in written["args"])
+    assert was in tools
+    return tools.replace(was, "".join(f"  - {word}\n" for word in quickly[1:]))

@@ -10,8 +10,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests import forked
 from tests.cli.recorded import Recorded
-from tests.cli.support import PYTHON, Project, environment
+from tests.cli.support import Project, environment
 
 SECRET = "eyJ"
 
@@ -130,7 +131,7 @@ def test_reviewing_on_a_terminal_shows_each_call_and_asks(recorded: Recorded) ->
     project = recorded.project
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [PYTHON, "-m", "charter.cli", "approvals", "review", "--as", "carol"],
+        forked.command("charter.cli", "approvals", "review", "--as", "carol"),
         cwd=project.folder,
         env=environment({"TERM": "dumb"}),
         stdin=follower,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import anyio
@@ -12,6 +11,7 @@ import pytest
 from charter.model import commands as cmd
 from charter.server.app import running
 from charter.server.settings import load_settings
+from tests import forked
 from tests.cli.recorded import CAROL, IDE, Recorded
 from tests.cli.support import Project
 
@@ -96,7 +96,7 @@ def test_published_schemas_are_schemas_and_fit_what_commands_print(recorded: Rec
 @pytest.fixture
 def in_doubt(project: Project, tmp_path: Path) -> tuple[Project, str]:
     """A call whose caller went away while it ran: nobody knows whether it did. The project and the effect."""
-    server = [sys.executable, str(Path(__file__).with_name("holding_server.py")), str(tmp_path)]
+    server = forked.command("tests.cli.holding_server", str(tmp_path))
     project.ok("upstream", "add", "holding", "--", *server)
     settings = load_settings(project.folder / "charter.toml", environ={})
 

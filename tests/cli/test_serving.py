@@ -11,6 +11,7 @@ import anyio
 import httpx2
 import pytest
 
+from tests import forked
 from tests.cli.support import PYTHON, Project, environment, until
 from tests.cli.test_first_minutes import call
 
@@ -73,7 +74,7 @@ async def test_a_tool_file_broken_while_serving_is_logged_and_the_last_good_one_
 def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) -> None:
     """A token names the server's URL; with --port the URL is another than the configured one."""
     process = subprocess.Popen(
-        [PYTHON, "-m", "charter.cli", "serve", "--port", "0"],
+        forked.command("charter.cli", "serve", "--port", "0"),
         cwd=project.folder,
         env=environment({}),
         stderr=subprocess.PIPE,
@@ -102,7 +103,7 @@ def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) 
 @pytest.mark.parametrize("end", ["signal", "close"])
 def test_serving_standard_input_ends_with_the_client_or_a_signal(project: Project, end: str) -> None:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [PYTHON, "-m", "charter.cli", "serve", "--stdio"]
+    command = forked.command("charter.cli", "serve", "--stdio")
     with subprocess.Popen(command, cwd=project.folder, env=environment({}), text=True, **pipes) as process:
         until(process, "standard input and output")
         if end == "signal":

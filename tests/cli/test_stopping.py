@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from mcp import Client, MCPError
 from charter.manifests.tool_files import StdioConnection, UpstreamManifest, render
 from charter.tools.adding import discover, propose
 from charter.tools.connecting import Sources
+from tests import forked
 from tests.cli.support import PYTHON, Project, environment
 from tests.cli.test_first_minutes import call
 
@@ -46,8 +46,8 @@ async def held_tools(
     """What ``charter upstream add`` proposes for the holding server, whatever its folder."""
 
     def connection(folder: Path) -> StdioConnection:
-        args = ("-m", "tests.cli.holding_server", str(folder))
-        return StdioConnection(command=sys.executable, args=args, cwd=str(ROOT))
+        program, *args = forked.command("tests.cli.holding_server", str(folder))
+        return StdioConnection(command=program, args=tuple(args), cwd=str(ROOT))
 
     folder = tmp_path_factory.mktemp("holding")
     offered = (await discover("holding", connection(folder), Sources({}))).tools

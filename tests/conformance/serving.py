@@ -18,6 +18,7 @@ import orjson
 from charter.manifests.definitions import governed_name
 from charter.manifests.tool_files import Era, HttpConnection, UpstreamManifest
 from charter.tools.folder import load_file, save
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 READY = "Charter serves MCP at "
@@ -89,7 +90,7 @@ class Project:
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         """What a command printed; it must succeed."""
         done = subprocess.run(
-            self.command(*arguments),
+            forked.command("charter.cli", "--config", str(self.config), *arguments),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -152,7 +153,7 @@ def new_project(folder: Path, person: str = "pat") -> Project:
     """``charter init`` in a new folder."""
     project = Project(folder)
     done = subprocess.run(
-        [sys.executable, "-m", "charter.cli", "init", str(folder), "--person", person],
+        forked.command("charter.cli", "init", str(folder), "--person", person),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.support import quick
 from tests.docs.running import Terminal
 from tests.ports import free_port
 
@@ -29,7 +30,7 @@ def terminal(tmp_path: Path, initialised: Path) -> Callable[[bool], Terminal]:
         if not empty:
             shutil.copytree(initialised, made.folder)
             tools = made.folder / "tools" / "casebook.tools.yaml"
-            tools.write_text(tools.read_text().replace(str(initialised), str(made.folder)))
+            tools.write_text(quick(tools.read_text().replace(str(initialised), str(made.folder))))
         return made
 
     return opened

@@ -20,7 +20,6 @@ from typer.main import get_command
 
 from tests import forked
 from tests.docs.pages import ROOT, Block
-from tests.forked import Ended
 
 SECONDS = 120
 ELSEWHERE = frozenset({"npx", "claude", "code", "codex", "gemini", "docker", "curl", "git", "pip", "uv", "sqlite3"})
@@ -28,6 +27,15 @@ ELSEWHERE = frozenset({"npx", "claude", "code", "codex", "gemini", "docker", "cu
 _ID = re.compile(r"\b(wf|inv|prop|appr|evt|eff|grant)_[0-9a-f]{8}-[0-9a-f-]{27}")
 _PLACEHOLDER = re.compile(r"\b(wf|inv|prop|appr|evt|eff|grant)_…")
 _ASSIGNED = re.compile(r"(?:export )?([A-Z_]+)=\$\((.+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ class Terminal:
             assert done.code == wanted, f"$ {line.command}\nexit code {done.code}\n{done.out}{done.err}"
             _compare(line, done.out + done.err)
 
-    def do(self, command: str) -> Ended:
+    def do(self, command: str) -> Done:
         """Run one command line."""
         if assigned := _ASSIGNED.fullmatch(command):
             done = self.do(assigned[2])
@@ -144,7 +152,7 @@ class Terminal:
         )
         assert ended.returncode == 0, f"line {block.line}\n{ended.stdout}{ended.stderr}"
 
-    def _program(self, words: list[str]) -> Ended:
+    def _program(self, words: list[str]) -> Done:
         if words[0] == "charter":
             self._check(words)
             return self._charter(words[1:])
@@ -161,15 +169,15 @@ class Terminal:
             return self._files(words)
         else:
             self._check(words)
-        return Ended(0, "", "")
+        return Done(0, "", "")
 
-    def _files(self, words: list[str]) -> Ended:
+    def _files(self, words: list[str]) -> Done:
         if words[0] == "cat":
-            return Ended(0, "".join((self.folder / name).read_text() for name in words[1:]), "")
+            return Done(0, "".join((self.folder / name).read_text() for name in words[1:]), "")
         *_, source, target = words
         place = self.folder / source
         (shutil.copytree if place.is_dir() else shutil.copy)(place, self.folder / target)
-        return Ended(0, "", "")
+        return Done(0, "", "")
 
     def _known(self, placeholder: re.Match[str]) -> str:
         assert placeholder[1] in self.ids, f"no id {placeholder[0]} was seen on this page before"
@@ -190,11 +198,21 @@ class Terminal:
         elif words[0] not in ELSEWHERE:
             raise AssertionError(f"$ {shlex.join(words)}\ntests/docs does not know what to do with {words[0]!r}")
 
-    def _charter(self, argv: list[str]) -> Ended:
+    def _charter(self, argv: list[str]) -> Done:
         if argv[:1] == ["serve"]:
-            return Ended(0, "", "")  # until it is stopped: checked, and run by the tests of the command line
+            return Done(0, "", "")  # until it is stopped: checked, and run by the tests of the command line
         self.folder.mkdir(exist_ok=True)
-        return forked.charter(argv, self.folder, self.environment, stdin="y\n")  # the person says yes
+        ended = subprocess.run(
+            forked.command("charter.cli", *argv),
+            cwd=self.folder,
+            env=self.environment,
+            input="y\n",  # the person says yes
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return Done(ended.returncode, ended.stdout, ended.stderr)
 
 
 def _compare(line: Line, printed: str) -> None:

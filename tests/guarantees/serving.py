@@ -24,6 +24,7 @@ from charter.server.keys import load_keys
 from charter.server.settings import Settings, load_settings
 from charter.server.starter import write_starter
 from charter.server.tokens import issue_token
+from tests import forked
 from tests.guarantees.upstream import ROOT, wait_for_port
 from tests.ports import free_port
 
@@ -96,7 +97,7 @@ class Served:
 
     def command(self, *arguments: str) -> Any:
         """Run the command line on this installation; its JSON output."""
-        line = [sys.executable, "-m", "charter.cli", "--config", str(self.folder / "charter.toml"), *arguments]
+        line = forked.command("charter.cli", "--config", str(self.folder / "charter.toml"), *arguments)
         done = subprocess.run(
             line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=120, check=False
         )
