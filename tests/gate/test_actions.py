@@ -70,7 +70,7 @@ async def test_each_tool_and_verb_has_a_code_a_reason_and_a_next_step(opened: Op
         "describe_tools": ("yes", "permitted"),
         "propose_action": ("yes", "permitted"),
         "request_approval": ("no", "nothing_to_request"),
-        "invoke_tool": ("yes", "yes"),
+        "invoke_tool": ("yes", "permitted"),
         "complete_step": ("yes", "permitted"),
     }
     assert of(found.verbs) == dict.fromkeys(

@@ -102,12 +102,16 @@ class Agent:
         ids = {name: run["invocations"][0][name] for name in ("agent_invocation_id",)} | {
             "workflow_id": run["workflow_id"]
         }
-        for tool, arguments in (
-            ("charge", {"account": key, "cents": 1}),
-            ("write_idempotent", {"what": key, "value": "1"}),
-        ):
-            done = await self.call("invoke_tool", **ids, tool=f"counter__{tool}", arguments=arguments)
-            self.told.ended[done["effect_id"]] = done["status"]
+        charge, write = {"account": key, "cents": 1}, {"what": key, "value": "1"}
+        done = await self.call("invoke_tool", **ids, tool="counter__charge", arguments=charge)
+        self.told.ended[done["effect_id"]] = done["status"]
+        batch = [
+            await self.call("propose_action", **ids, tool=f"counter__{tool}", arguments=arguments, reason="load")
+            for tool, arguments in (("charge", {**charge, "cents": 2}), ("write_idempotent", write))
+        ]
+        done = await self.call("invoke_tool", **ids, proposal_ids=[item["proposal_id"] for item in batch])
+        for member in done["results"]:
+            self.told.ended[member["effect_id"]] = member["status"]
         slow = {"tool": "counter__slow", "arguments": {"seconds": 0}, "reason": "load"}
         proposal = await self.call("propose_action", **ids, **slow)
         asked = await self.call("request_approval", **ids, proposal_id=proposal["proposal_id"])

@@ -83,12 +83,13 @@ class Queries:
     ) -> AgentActions:
         """What an agent may do in a run now, and why not the rest; ``names``: of these tools alone.
 
-        An agent is told of itself. A person who may read the run is told of the agent that works in it, as the record knows it;
+        Who works in it is told of itself, an agent always. A person who may read the run is told of the agent that works in it;
         ``agent_roles``: with these roles. Raises ``NotFound`` and ``Denied``.
         """
         state = await self.state(principal, workflow_id)
-        agent = principal
-        if principal.kind != "agent":
+        agent, now = principal, self._gate.moment()[0]
+        works = any(facts_of.invocation_live(state, key, principal, now) for key in state.invocations)
+        if principal.kind != "agent" and not works:
             agent = working_in(state, invocation_id, agent_roles) or principal
         tools = tuple(tool for tool in self.visible(agent) if names is None or tool.name in names)
         return await Actions(self._gate, agent, tools).of(state, invocation_id)

@@ -14,6 +14,12 @@ from charter.workflows.batches import not_ready
 from charter.workflows.quorum import requirements_of, standing, who, whom
 from charter.workflows.state import InvocationState, ProposalState, State
 
+_BEST: tuple[tuple[May, str, str], ...] = (
+    ("yes", "permitted", "Something may run now."),
+    ("depends", "arguments", "It depends on the arguments."),
+    ("needs_approval", "approval_required", "What may run needs approval first."),
+)
+"""What is said of ``invoke_tool``: the best of what is said of tools and proposals."""
 _DESCRIBE = "Call describe_tools for the tools of this step."
 
 
@@ -159,12 +165,9 @@ def _invoke(state: State, tools: Sequence[Possible], proposals: Sequence[Possibl
     if state.status == "paused":
         return refused(name, steps.paused())
     found: Sequence[Possible] = [*proposals, *tools]
-    for may in ("yes", "depends", "needs_approval"):
+    for may, code, reason in _BEST:
         if any(item.may == may for item in found):
-            said = {"yes": "Something may run now.", "depends": "It depends on the arguments."}
-            return _possible(
-                name, may, may, said.get(may, "What may run needs approval first."), "See tools and proposals."
-            )
+            return _possible(name, may, code, reason, "See tools and proposals.")
     codes = {item.code for item in found}
     if len(codes) == 1:
         return found[0].model_copy(update={"name": name})
