@@ -12,12 +12,14 @@ from mcp_types import ResourceLink
 
 from charter.gate import Limits
 from charter.server.mcp import DoorSettings
+from charter.server.mcp.catalog import own_tools
 from charter.server.mcp.listing import PAGE
 from tests.doors.calls import ERAS, call, code, start, text
 from tests.support import AGENT, LONELY, Harness, Person, Upstreams, running_charter, shipped_and
 from tests.tools.support import calls, until
 
 pytestmark = pytest.mark.anyio
+OWN = list(own_tools([], "governed-session"))
 both_eras = pytest.mark.parametrize("era", ERAS)
 
 
@@ -190,7 +192,7 @@ async def test_the_listing_of_governed_tools_can_be_turned_off_and_the_road_stay
     charter.settings = DoorSettings(list_governed_tools=False, request_state_keys=charter.state_keys)
     async with charter.client_as(AGENT, era) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
-        assert len(names) == 8
+        assert names == OWN
         ids = await start(client)
         result = await call(client, "invoke_tool", **ids, tool="every__add", arguments={"parts": [1]})
     assert result.structured_content["structured"]["total"] == 1
@@ -202,7 +204,7 @@ async def test_the_listing_is_in_a_stable_order(charter: Harness, era: str) -> N
         first = [tool.name for tool in (await client.list_tools()).tools]
     async with charter.client_as(AGENT, era) as client:
         assert [tool.name for tool in (await client.list_tools()).tools] == first
-    assert first[8:] == sorted(first[8:])
+    assert first[len(OWN) :] == sorted(first[len(OWN) :])
     assert "casebook__read_note" in first
 
 
@@ -216,7 +218,7 @@ async def test_a_long_listing_comes_in_pages(tmp_path: Path, shared: Upstreams) 
             assert len(first.tools) == PAGE
             second = await client.list_tools(cursor=first.next_cursor)
             assert second.next_cursor is None
-            assert len(first.tools) + len(second.tools) == len(many) + 8
+            assert len(first.tools) + len(second.tools) == len(many) + len(OWN)
             with pytest.raises(Exception, match="cursor"):
                 await client.list_tools(cursor="bm9uc2Vuc2U=")
 
