@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import Conflict, InvalidInput, NotFound
+from charter.manifests import graph
 from charter.manifests.installed_checks import Installation
 from charter.manifests.templates import (
     STEP_MODELS,
@@ -267,3 +268,47 @@ def test_the_documented_templates_are_sound() -> None:
 def test_a_failure_is_not_said_to_be_met_where_that_makes_no_sense(step: str, told: str) -> None:
     error = refused(f'name: t\nversion: "1"\nsteps:\n  - {{id: go, {step}}}\n')
     assert told in f"{error.message} {error.next_step} {error.detail}"
+
+
+UNDO = """\
+name: t
+version: "1"
+steps:
+  - {id: look, type: action, tool: box__read}
+  - {id: pay, type: action, tool: box__pay, compensate: {step: refund}}
+  - {id: refund, type: action, tool: box__refund, arguments: {of: "{{ steps.pay.output }} {{ steps.look.output }}"}}
+  - {id: last, type: agent}
+"""
+
+
+def test_a_step_that_undoes_another_is_no_part_of_the_way() -> None:
+    template = load(UNDO)
+    assert template.undoers == {"refund"}
+    assert [template.needs_of(index) for index in range(4)] == [(), ("look",), ("pay",), ("pay",)]
+    assert "to be undone" in graph.text(template)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("step: refund", "step: refnd", "there is no step 'refnd'"),
+        ("step: refund", "step: last", "a step of type agent undoes nothing"),
+        ("step: refund", "step: refund, tool: box__refund", "a `tool` or a `step`"),
+        ("{step: refund}", "{}", "a `tool` or a `step`"),
+        ("step: refund", "step: refund, arguments: {a: 1}", "says arguments, reason and retry itself"),
+        ("{id: last, type: agent", "{id: last, type: agent, needs: [refund]", "no part of the run's way"),
+        ("tool: box__refund", "tool: box__refund, needs: [pay]", "no `needs`"),
+        ("tool: box__refund", "tool: box__refund, if: 'true'", "no `if`"),
+        ("tool: box__refund", "tool: box__refund, compensate: {tool: box__pay}", "no `compensate`"),
+        ("tool: box__refund", "tool: box__refund, timeout_seconds: 5", "no `timeout_seconds`"),
+        (
+            "{id: last, type: agent",
+            "{id: last, type: agent, instructions: '{{ steps.refund.output }}'",
+            "may not be over",
+        ),
+    ],
+)
+def test_what_is_wrong_with_one_that_undoes_is_told(old: str, new: str, told: str) -> None:
+    assert old in UNDO
+    error = refused(UNDO.replace(old, new, 1))
+    assert told in f"{error.message} {error.detail}"

@@ -349,7 +349,7 @@ class Run:
         step = step_named(self.template, step_id)
         if isinstance(step, ExternalStep | NotificationStep):  # which tool it is does not matter here
             text = step.url if isinstance(step, ExternalStep) else step.email.text if step.email else ""
-            step = ActionStep(id=step.id, type="action", tool="box__read", arguments={"name": text})
+            step = ActionStep(id="any", type="action", tool="box__read", arguments={"name": text})
         asked, filled = call_of(step, gate_steps.scope_of(self.state, self.template, step_id), "")
         proposal = rules.step_proposal(self.state, step_id)
         arguments = proposal.made.arguments if proposal else filled

@@ -169,6 +169,111 @@ def test_undoing_retries_within_its_own_limits_before_it_asks() -> None:
     ends_well(run)
 
 
+# -- other steps than actions, and steps that undo
+
+LAST = {"id": "w", "type": "wait", "seconds": 900}
+UNDO = {"tool": "box__read", "arguments": {"of": "{{ steps.first.output }}"}}
+HTTP = {"id": "first", "type": "external", "url": "https://example.com/order", "method": "POST"}
+MAIL = {
+    "id": "first",
+    "type": "notification",
+    "wait": True,
+    "email": {"to": ["ann@example.com"], "subject": "Booked", "text": "So."},
+}
+WORK = {"id": "first", "type": "agent", "allowed_tools": ["*"]}
+
+
+@pytest.mark.parametrize("first", [HTTP, MAIL, WORK], ids=["external", "notification", "agent"])
+def test_every_step_that_does_something_can_be_undone(first: dict[str, Any]) -> None:
+    run = run_of({**first, "compensate": UNDO}, LAST)
+    if first is WORK:
+        run.complete({"n": "first"})
+    else:
+        did(run, "first")
+    run.cancel()
+    did(run, "undo:first")
+    assert (run.state.status, run.log[-1].data.compensated) == ("cancelled", ("first",))
+    undone = [event.data.arguments for event in run.log if event.type == "TOOL_INVOKE"][-1]
+    assert undone == {"of": {"n": "first"}}
+    ends_well(run)
+
+
+def test_work_that_was_not_completed_is_not_undone() -> None:
+    run = run_of({**WORK, "compensate": UNDO}, LAST)
+    run.cancel()
+    assert run.state.status == "cancelled"
+    assert "COMPENSATION_STARTED" not in run.types()
+
+
+def test_a_request_that_was_taken_is_undone_though_nobody_has_called_back() -> None:
+    run = did(run_of({**HTTP, "callback": {}, "compensate": {"tool": "box__read"}}, LAST), "first")
+    assert run.steps()["first"] == "awaiting"
+    run.cancel()
+    did(run, "undo:first")
+    assert run.log[-1].data.compensated == ("first",)
+    ends_well(run)
+
+
+def test_a_message_that_was_given_up_neither_is_undone_nor_keeps_the_run_from_its_end() -> None:
+    run = run_of({**MAIL, "retry": None, "compensate": {"tool": "box__read"}}, LAST)
+    run.outcome(effect_of(run.run_step("first")).effect_id, "failed")
+    assert "EFFECT_DEAD_LETTERED" in run.types()
+    run.cancel()
+    assert run.state.status == "cancelled"
+    ends_well(run)
+
+
+REFUND = {"id": "refund", "type": "action", "tool": "box__read", "arguments": {"of": "{{ steps.pay.output.n }}"}}
+BY_STEP = (
+    {"id": "pay", "type": "action", "tool": "box__read", "compensate": {"step": "refund"}},
+    REFUND,
+    {"id": "then", "type": "agent"},
+)
+
+
+def test_a_step_that_undoes_another_does_nothing_else() -> None:
+    run = did(run_of(*BY_STEP), "pay")
+    assert run.steps() == {"pay": "completed", "then": "open"}, "what follows it comes after the step before it"
+    assert "refund" not in run.context().steps
+    run.complete({})
+    assert run.state.status == "completed"
+    ends_well(run)
+
+
+def test_it_runs_as_its_own_step_says_when_the_other_is_to_be_undone() -> None:
+    refund = {**REFUND, "retry": {"attempts": 2, "backoff_seconds": 60}, "on_failure": "skip", "on_reject": "continue"}
+    run = did(run_of(BY_STEP[0], refund, BY_STEP[2]), "pay")
+    run.cancel()
+    did(run, "undo:pay", status="failed")
+    assert run.steps()["undo:pay"] == "retrying"
+    run.wait(60).advance()
+    did(run, "undo:pay", status="failed")
+    assert run.steps()["undo:pay"] == "review", "an undoing that fails is never skipped in silence"
+    run.review("undo:pay", "retry")
+    did(run, "undo:pay")
+    assert run.log[-1].data.compensated == ("pay",)
+    asked = [event.data.arguments for event in run.log if event.type == "TOOL_INVOKE"][-1]
+    assert asked == {"of": "pay"}
+    ends_well(run)
+
+
+def test_one_step_may_undo_several_each_in_its_turn() -> None:
+    steps = [{**BY_STEP[0], "id": name} for name in ("a", "b")]
+    run = did(run_of(*steps, {**REFUND, "arguments": {}}, LAST), "a", "b")
+    run.cancel()
+    did(run, "undo:b", "undo:a")
+    assert run.log[-1].data.compensated == ("b", "a")
+    ends_well(run)
+
+
+def test_a_request_may_undo() -> None:
+    run = did(run_of(BY_STEP[0], {**HTTP, "id": "refund"}, LAST), "pay")
+    run.cancel()
+    did(run, "undo:pay")
+    assert (run.state.status, run.state.steps["undo:pay"].step_type) == ("cancelled", "external")
+    ends_well(run)
+
+
 def test_a_tampered_order_is_found() -> None:
     run = did(run_of(step("book"), step("pay"), {"id": "w", "type": "wait", "seconds": 5}), "book", "pay")
     run.cancel()

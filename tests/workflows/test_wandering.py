@@ -18,7 +18,8 @@ from tests.workflows.build import Run, envelopes
 from tests.workflows.wandering import text, wander
 
 ROOT = Path(__file__).parents[2]
-SEEDS = [str(seed) for seed in range(150)]
+SEEDS = [str(seed) for seed in (*range(100), 191)]
+"""With the one of the first few hundred whose message is given up."""
 
 
 def says_what_it_waits_for(run: Run) -> None:
@@ -52,6 +53,7 @@ def test_the_seeds_wander_through_everything() -> None:
     seen = ["COMPENSATION_STARTED", "CHILD_ENDED", "EFFECT_IN_DOUBT", "STEP_REVIEWED", "SIGNAL_DELIVERED", '"polling"']
     seen += ["CALLBACK_RECEIVED", "EFFECT_DEAD_LETTERED", "SIGNAL_SENT", "GATE_CHECKED", "EFFECT_RESOLVED"]
     seen += [f'"{status}"' for status in ("retrying", "awaiting", "submitted", "review", "returned", "reopened")]
+    seen.append("undo:")
     assert [name for name in seen if name not in told] == []
 
 

@@ -23,6 +23,11 @@ from tests.workflows.build import BOB, CAT, DAY, ENGINE, TOOLS, Run, tool
 Move = Callable[[], object]
 STEPS = 6
 ENDS = ["fail", "reject", "skip"]
+UNDOING: list[dict[str, Any]] = [
+    {"type": "action", "tool": "box__write", "retry": {"attempts": 2, "backoff_seconds": 60}},
+    {"type": "external", "url": "https://example.com/undo", "method": "DELETE"},
+    {"type": "notification", "email": {"to": ["ann@example.com"], "subject": "Not so", "text": "It is undone."}},
+]
 
 
 KINDS = [
@@ -45,8 +50,8 @@ def step_of(random: Random) -> dict[str, Any]:
     named = random.choice(["read", "read", "write", "drop"])
     url = "https://example.com/{{ trigger.id }}" if random.random() < 0.1 else "https://example.com"
     made: dict[str, dict[str, Any]] = {
-        "agent": {"type": "agent", "allowed_tools": ["*"], "expires_after_seconds": DAY, **failing, **tried},
-        "phase": {**_phase(random), **failing, **tried},
+        "agent": {"type": "agent", "allowed_tools": ["*"], "expires_after_seconds": DAY, **failing, **tried, **undone},
+        "phase": {**_phase(random), **failing, **tried, **undone},
         "action": {"type": "action", "tool": f"box__{named}", **failing, **limited, **undone, **tried},
         "approval": _approval(random),
         "condition": {
@@ -63,14 +68,15 @@ def step_of(random: Random) -> dict[str, Any]:
             **failing,
         },
         "workflow": {"type": "workflow", "template": "other", **failing, **limited, **undone, **tried},
-        "external": {"type": "external", "url": url, **failing, **tried},
+        "external": {"type": "external", "url": url, **failing, **undone, **tried},
         "called_back": {"type": "external", "url": url, "callback": {"timeout_seconds": 3600}, **failing, **tried},
         "notification": {
             "type": "notification",
             "email": {"to": ["ann@example.com"], "subject": "So", "text": "It is {{ trigger.yes }}."},
             "wait": random.random() < 0.5,
             **failing,
-            **tried,
+            **undone,
+            "retry": {"attempts": random.choice([1, 2]), "backoff_seconds": 60},
         },
         "said": {
             "type": "signal",
@@ -131,6 +137,11 @@ def template_of(random: Random) -> Template:
             after = [other["id"] for other in steps if step["id"] in other["needs"]]
             step["if_true"] = [key for key in after if random.random() < 0.5]
             step["if_false"] = [key for key in after if key not in step["if_true"]]
+    undone = [step for step in steps if "compensate" in step]
+    if undone and random.random() < 0.4:
+        for step in undone[: random.randint(1, 2)]:
+            step["compensate"] = {"step": "undo"}
+        steps.append({"id": "undo", **random.choice(UNDOING)})
     return Template.model_validate({"name": "t", "version": "1", "steps": steps})
 
 
@@ -163,9 +174,8 @@ def _of_others(run: Run) -> Iterator[tuple[str, Move]]:
     for key in [key for key, item in state.invocations.items() if item.status == "open"]:
         yield "complete", partial(run.complete, {"plan": "agent"}, invocation=key)
         yield "hand in", partial(run.complete, {"plan": "nothing"}, invocation=key)
-    for key in [
-        key for key, step in state.steps.items() if step.status in ("open", "awaiting") and _asks_back(run, key)
-    ]:
+    awaited = [key for key, step in state.driven_steps() if step.status in ("open", "awaiting") and not step.callback]
+    for key in [key for key in awaited if _asks_back(run, key)]:
         yield "call back", partial(run.callback, key, {"ok": True}, id_=f"m{len(run.log)}")
     for key, step in [(key, step) for key, step in state.driven_steps() if step.status == "review"]:
         likely = ("fail",) if step.step_type == "approval" else ()

@@ -8,7 +8,7 @@ from typing import Final
 from charter.manifests import phase_checks, signal_checks
 from charter.manifests.outbound_checks import outbound_sources
 from charter.model.placeholders import expressions_in
-from charter.model.template import ActionStep, ChildStep, ConditionStep, Step, Template, WaitStep
+from charter.model.template import ConditionStep, Step, Template, WaitStep, compensation
 
 _TEXTS: Final = {
     "agent": ("instructions",),
@@ -43,8 +43,8 @@ def _of_step(step: Step) -> Iterator[tuple[str, str]]:
         yield "/expression", step.expression
     if isinstance(step, WaitStep):
         yield from _of_wait(step)
-    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
-        yield from ((UNDONE, source) for source in expressions_in(step.compensate.arguments))
+    if (undo := compensation(step)) is not None:
+        yield from ((UNDONE, source) for source in expressions_in(undo.arguments))
     for name in _TEXTS.get(step.type, ()):
         yield from ((f"/{name}", source) for source in expressions_in(getattr(step, name)))
     yield from outbound_sources(step)

@@ -41,7 +41,7 @@ def edges(template: Template) -> tuple[Edge, ...]:
         for target in targets
     }
     found = [
-        Edge(need, step.id, branches.pop((need, step.id), ""))
+        Edge(need, step.id, branches.pop((need, step.id), "to be undone" if step.id in template.undoers else ""))
         for index, step in enumerate(template.steps)
         for need in template.needs_of(index)
     ]

@@ -22,6 +22,7 @@ from charter.model.template import (
     Step,
     Template,
     WaitStep,
+    compensation,
 )
 from charter.model.tool import ToolManifest
 
@@ -116,8 +117,8 @@ def _own_tools(step: Step) -> Iterator[tuple[str, str]]:
         yield "tool", step.tool
     if isinstance(step, WaitStep) and step.poll is not None:
         yield "poll/tool", step.poll.tool
-    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
-        yield "compensate/tool", step.compensate.tool
+    if (undo := compensation(step)) is not None and undo.tool is not None:
+        yield "compensate/tool", undo.tool
 
 
 def _patterns(step: AgentStep, where: str, tools: Collection[str] | None, level: Level) -> Iterator[Finding]:

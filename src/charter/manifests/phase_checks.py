@@ -230,6 +230,7 @@ def ways_back(template: Template, before: Mapping[str, set[str]]) -> Iterator[Fi
                 for other in steps
                 if back.to in before[other]
                 and other != step.id
+                and other not in template.undoers
                 and other not in before[step.id]
                 and step.id not in before[other]
             ]

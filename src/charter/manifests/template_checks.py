@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
-from charter.manifests import input_secrets, installed_checks, phase_checks, signal_checks
+from charter.manifests import input_secrets, installed_checks, phase_checks, signal_checks, undo_checks
 from charter.manifests.arguments import compile_schema
 from charter.manifests.expression_places import POLLED, UNDONE, WHERE, sources
 from charter.manifests.finding import TEXT as _TEXT
@@ -56,7 +56,7 @@ def validate(
     warnings might.
     """
     graph = _Graph(template)
-    found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template)]
+    found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template), *undo_checks.findings(template)]
     found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
     found += installed_checks.findings(template, installation, "error" if strict else "warning")
     if not any(item.level == "error" for item in graph.findings()):

@@ -26,6 +26,7 @@ from charter.model.template import (
     Step,
     Template,
     WaitStep,
+    compensation,
 )
 from charter.model.tool import ToolManifest
 
@@ -229,8 +230,7 @@ def _starts_loosely(path: Path, begin: Path) -> bool:
 def _calls(step: Step, where: str, here: Here, depth: int) -> Iterator[_Call]:
     if isinstance(step, ActionStep):
         yield _Call(f"{where}/arguments", step.arguments, _sensitive(step.tool, here))
-    if isinstance(step, ActionStep | ChildStep) and step.compensate is not None:
-        undo = step.compensate
+    if (undo := compensation(step)) is not None and undo.tool is not None:
         yield _Call(f"{where}/compensate/arguments", undo.arguments, _sensitive(undo.tool, here))
     if isinstance(step, ChildStep):
         child = here.template(step.template)

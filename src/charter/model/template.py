@@ -20,7 +20,9 @@ from charter.model.template_parts import (
     OnTimeout,
     Poll,
     Retry,
+    ScheduleStart,
     SignalMatch,
+    SignalStart,
     StepBase,
     StepType,
 )
@@ -37,7 +39,9 @@ __all__ = [
     "OnTimeout",
     "Poll",
     "Retry",
+    "ScheduleStart",
     "SignalMatch",
+    "SignalStart",
     "StepBase",
     "StepType",
 ]
@@ -83,6 +87,10 @@ class AgentStep(StepBase):
         default=(), description="What the agent must hand over, by name: the output is then a map of them."
     )
     gate: Gate | None = Field(default=None, description="What must hold before the step ends as completed.")
+    compensate: Compensate | None = Field(
+        default=None,
+        description="What undoes the work when the run fails, is rejected or cancelled after it was completed.",
+    )
     go_back: tuple[GoBack, ...] = Field(
         default=(), description="When the run goes back to an earlier agent step; the first that applies is taken."
     )
@@ -109,6 +117,9 @@ class CallStep(StepBase):
         default="reject_workflow",
         description="When people whom the policy asked say no, or nobody answers: the run ends as rejected, the step fails "
         "(on_failure says what then), or it is skipped.",
+    )
+    compensate: Compensate | None = Field(
+        default=None, description="What undoes it when the run fails, is rejected or cancelled after it was done."
     )
 
 
@@ -144,9 +155,6 @@ class ActionStep(CallStep):
     type: Literal["action"]
     tool: str = Field(description="Its governed name: server__tool.")
     arguments: JsonObject = Field(default_factory=dict, description="What it is called with; may hold {{ CEL }}.")
-    compensate: Compensate | None = Field(
-        default=None, description="What undoes it when the run fails, is rejected or cancelled after it was done."
-    )
     timeout_seconds: int | None = Field(
         default=None,
         ge=1,
@@ -291,47 +299,37 @@ UNDO = "undo:"
 """What the id of the step begins with that undoes another; no template can name a step so."""
 
 
-def undo_of(step: Step) -> ActionStep | None:
-    """The step that undoes this one, as an action of its own that asks a person when it fails."""
-    if not isinstance(step, ActionStep | ChildStep) or step.compensate is None:
+UNDOERS = (ActionStep, ExternalStep, NotificationStep)
+"""The types of steps that can undo another one."""
+
+
+def compensation(step: Step) -> Compensate | None:
+    """What its template says undoes this step."""
+    return step.compensate if isinstance(step, AgentStep | CallStep | ChildStep) else None
+
+
+def undo_of(template: Template, step: Step) -> Step | None:
+    """The step that undoes this one, as a step of its own that asks a person when it fails."""
+    how = compensation(step)
+    if how is None:
         return None
-    how = step.compensate
-    undo = ActionStep(
-        id=step.id,
-        type="action",
-        tool=how.tool,
-        arguments=how.arguments,
-        reason=how.reason or f"Undoes step {step.id!r}.",
-        retry=how.retry,
-        on_failure="human_review",
-    )
-    return undo.model_copy(update={"id": f"{UNDO}{step.id}"})
-
-
-class SignalStart(Model):
-    """A signal that starts a run, with its data as the input."""
-
-    type: Name
-    where: str | None = Field(default=None, description="CEL over signal; true for one that starts a run.")
-
-
-class ScheduleStart(Model):
-    """Times at which a run is started, by Charter itself; the policy decides on each start."""
-
-    name: Name = Field(default="default", description="Tells several schedules of a template apart.")
-    cron: str = Field(
-        max_length=100,
-        description='Five fields: minute, hour, day of the month, month, day of the week: "0 9 * * MON-FRI".',
-    )
-    time_zone: str = Field(default="UTC", max_length=64, description="An IANA name, such as Europe/Berlin.")
-    input: JsonObject = Field(
-        default_factory=dict, description="The run's input; may hold {{ CEL }} over schedule (name, time, time_zone)."
-    )
-    missed: Literal["skip", "once", "all"] = Field(
-        default="once", description="Times that passed while Charter was down: none, one run for all, or each."
-    )
-    limit: int = Field(default=10, ge=1, le=100, description="For all: at most so many, the newest.")
-    grace_seconds: int = Field(default=60, ge=0, le=86_400, description="A time is missed when it is longer past.")
+    undo: Step
+    if how.tool is not None:
+        undo = ActionStep(
+            id=step.id,
+            type="action",
+            tool=how.tool,
+            arguments=how.arguments,
+            reason=how.reason or f"Undoes step {step.id!r}.",
+            retry=how.retry,
+        )
+    else:
+        named = next((item for item in template.steps if item.id == how.step), None)
+        if not isinstance(named, ActionStep | ExternalStep | NotificationStep):
+            return None  # refused when the template is loaded
+        undo = named
+    terms = {"id": f"{UNDO}{step.id}", "on_failure": "human_review", "on_reject": "reject_workflow", "compensate": None}
+    return undo.model_copy(update=terms)
 
 
 class Template(Model):
@@ -369,9 +367,17 @@ class Template(Model):
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def undoers(self) -> frozenset[str]:
+        """The steps that only undo others, and are no part of the way that a run goes."""
+        return frozenset(how.step for step in self.steps if (how := compensation(step)) is not None and how.step)
+
     def needs_of(self, index: int) -> tuple[str, ...]:
-        """The steps that step number ``index`` waits for: what it says, else the one before it."""
-        step = self.steps[index]
+        """The steps that step number ``index`` waits for: what it says, else the one before it on the run's way. One that
+        undoes others comes after those."""
+        step, undoers = self.steps[index], self.undoers
+        if step.id in undoers:
+            return tuple(item.id for item in self.steps if (how := compensation(item)) and how.step == step.id)
         if step.needs is not None:
             return step.needs
-        return (self.steps[index - 1].id,) if index else ()
+        return next(((item.id,) for item in reversed(self.steps[:index]) if item.id not in undoers), ())

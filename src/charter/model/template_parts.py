@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -80,14 +80,25 @@ class HttpRetry(Retry):
 
 
 class Compensate(Model):
-    """The governed tool call that undoes a step."""
+    """What undoes a step: a governed tool call, or another step of the template, which then does nothing else."""
 
-    tool: str = Field(description="Its governed name: server__tool.")
+    tool: str | None = Field(default=None, description="Its governed name: server__tool.")
+    step: Name | None = Field(
+        default=None, description="Instead: an action, external or notification step that does nothing but undo."
+    )
     arguments: JsonObject = Field(
         default_factory=dict, description="What it is called with; may hold {{ CEL }}, the step's own output included."
     )
     reason: str = Field(default="", description="What people read when the policy asks them.")
     retry: Retry | None = Field(default=None, description="Failed attempts are made again, before a person is asked.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.tool is None) == (self.step is None):
+            raise ValueError("What undoes a step is a `tool` or a `step` of the template.")
+        if self.step is not None and (self.arguments or self.reason or self.retry):
+            raise ValueError("The `step` that undoes it says arguments, reason and retry itself.")
+        return self
 
 
 class SignalMatch(Model):
@@ -110,3 +121,29 @@ class Poll(Model):
     every_seconds: int = Field(ge=1, le=31_536_000, description="From one answer to the next call.")
     attempts: int = Field(default=1000, ge=1, le=10_000, description="How many calls there are at most.")
     reason: str = Field(default="", description="What people read when the policy asks them.")
+
+
+class SignalStart(Model):
+    """A signal that starts a run, with its data as the input."""
+
+    type: Name
+    where: str | None = Field(default=None, description="CEL over signal; true for one that starts a run.")
+
+
+class ScheduleStart(Model):
+    """Times at which a run is started, by Charter itself; the policy decides on each start."""
+
+    name: Name = Field(default="default", description="Tells several schedules of a template apart.")
+    cron: str = Field(
+        max_length=100,
+        description='Five fields: minute, hour, day of the month, month, day of the week: "0 9 * * MON-FRI".',
+    )
+    time_zone: str = Field(default="UTC", max_length=64, description="An IANA name, such as Europe/Berlin.")
+    input: JsonObject = Field(
+        default_factory=dict, description="The run's input; may hold {{ CEL }} over schedule (name, time, time_zone)."
+    )
+    missed: Literal["skip", "once", "all"] = Field(
+        default="once", description="Times that passed while Charter was down: none, one run for all, or each."
+    )
+    limit: int = Field(default=10, ge=1, le=100, description="For all: at most so many, the newest.")
+    grace_seconds: int = Field(default=60, ge=0, le=86_400, description="A time is missed when it is longer past.")

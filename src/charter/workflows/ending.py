@@ -7,7 +7,7 @@ what became of such a call, nothing is undone: it may still have to be undone fi
 from __future__ import annotations
 
 from charter.model import events as ev
-from charter.model.template import Step, undo_of
+from charter.model.template import Step, compensation, undo_of
 from charter.workflows.draft import Draft
 
 _OVER = frozenset({"completed", "skipped", "failed"})
@@ -95,7 +95,7 @@ def _done(draft: Draft) -> list[Step]:
     done = [
         (state.steps[step.id].order, undo)
         for step in draft.given.template.steps
-        if (undo := undo_of(step)) is not None
+        if (undo := undo_of(draft.given.template, step)) is not None
         and step.id in state.steps
         and (state.steps[step.id].status == "completed" or state.steps[step.id].ran)
     ]
@@ -104,8 +104,10 @@ def _done(draft: Draft) -> list[Step]:
 
 def _unknown(draft: Draft) -> bool:
     """A call is under way, or in doubt, that would have to be undone."""
-    undone = {step.id for step in draft.given.template.steps if undo_of(step) is not None}
+    undone = {step.id for step in draft.given.template.steps if compensation(step) is not None}
     return any(
-        effect.invoke.agent_invocation_id is None and effect.invoke.step_id in undone
+        effect.invoke.agent_invocation_id is None
+        and effect.invoke.step_id in undone
+        and effect.status != "dead_lettered"  # a message that was given up is not undone
         for effect in draft.state.effects.values()
     )

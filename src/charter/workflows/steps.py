@@ -43,10 +43,12 @@ def advance(draft: Draft) -> None:
         go_on_undoing(draft)
         return
     template = draft.given.template
+    undoers = template.undoers
+    way = [index for index, step in enumerate(template.steps) if step.id not in undoers]
     moved = True
     while moved and draft.state.moving:
-        moved = any(_consider(draft, template, index) for index in range(len(template.steps)))
-    if draft.state.moving and all(_status(draft, step.id) in machine.STEP_DONE for step in template.steps):
+        moved = any(_consider(draft, template, index) for index in way)
+    if draft.state.moving and all(_status(draft, template.steps[index].id) in machine.STEP_DONE for index in way):
         _complete(draft, template)
 
 
@@ -341,7 +343,7 @@ def step_named(template: Template, step_id: str) -> Step:
     for step in template.steps:
         if step.id == step_id:
             return step
-        if step_id.startswith(UNDO) and (undo := undo_of(step)) is not None and undo.id == step_id:
+        if step_id.startswith(UNDO) and (undo := undo_of(template, step)) is not None and undo.id == step_id:
             return undo
     if (found := gate_steps.part(template, step_id)) is not None:
         return found[1]

@@ -36,7 +36,7 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
             "invocations": invocations,
             "blocked_by": blockers,
             "steps": {
-                **{step.id: state.steps.get(step.id, StepState()).status for step in template.steps},
+                **{key: state.steps.get(key, StepState()).status for key in _way(template)},
                 **{key: step.status for key, step in state.steps.items() if key.startswith(UNDO)},
             },
             "output": state.output,
@@ -46,6 +46,11 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
             "next_step": _next_step(state, invocations, blockers),
         }
     )
+
+
+def _way(template: Template) -> list[str]:
+    undoers = template.undoers
+    return [step.id for step in template.steps if step.id not in undoers]
 
 
 def open_invocations(state: State, template: Template, principal: Principal, now: str) -> tuple[OpenInvocation, ...]:
