@@ -161,3 +161,65 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     else:
         here[last] = value
     return out
+
+
+SUPPLIER: dict[str, Any] = {
+    "name": "Supplier Check",
+    "trigger_type": "schedule",
+    "trigger_config": {
+        "cron": "30 8 * * MON-FRI",
+        "timezone": "Europe/Berlin",
+        "input": {"supplier": "s 1", "mail": "ann@example.com"},
+    },
+    "steps": [
+        {
+            "type": "external",
+            "name": "Ask the registry",
+            "config": {
+                "url": "http://registry.example/score/{{trigger.supplier}}",
+                "method": "GET",
+                "headers": {"Accept": "application/json"},
+                "extract_fields": {"score": "data.score", "first": "$.data.names[0]"},
+                "success_condition": "response.status_code == 200 && response.data.score >= 0",
+                "retry_config": {"max_attempts": 3, "backoff_seconds": 2, "backoff": "fixed"},
+                "timeout_seconds": 20,
+                "on_failure": "fail",
+            },
+        },
+        {
+            "type": "external",
+            "name": "Deep check",
+            "config": {
+                "mode": "async",
+                "url": "http://registry.example/check",
+                "body": {"tell": "{{callback_url}}", "sign": "{{ callback.secret }}", "of": "{{trigger.supplier}}"},
+                "extract_fields": ["result.verdict"],
+                "success_condition": "response.result.verdict != ''",
+                "completion_timeout_hours": 2,
+                "on_failure": "human_review",
+            },
+        },
+        {
+            "type": "approval",
+            "name": "Lead",
+            "config": {
+                "approvers": {"type": "role", "value": "lead"},
+                "timeout_hours": 4,
+                "reminder_hours": 1,
+                "on_timeout": "escalate",
+                "escalate_to": {"type": "role", "value": "board"},
+            },
+        },
+        {
+            "type": "notification",
+            "name": "Tell them",
+            "config": {
+                "channel": "email",
+                "recipients": ["{{trigger.mail}}", "purchasing"],
+                "subject": "Supplier {{trigger.supplier}}",
+                "body": "Score {{steps.0.output.score}}, {{steps.1.output.verdict}}.",
+            },
+        },
+    ],
+}
+SUPPLIER_BINDINGS = "addresses: {purchasing: [buy@example.com, box@example.com]}"

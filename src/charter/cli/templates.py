@@ -186,11 +186,12 @@ def _installation(config: Settings) -> Installation:
 def _checked(path: Path, here: Installation, *, strict: bool) -> tuple[TemplateFile, list[Finding]]:
     from charter.manifests.templates import read_template
     from charter.server.template_folder import bindings_beside
+    from charter.workflows.expression_types import check
     from charter.workflows.expressions import problem
 
     text, bindings = path.read_text(encoding="utf-8"), bindings_beside(path)
     file = read_template(text, path.name, check_expression=problem, bindings=bindings)
-    return file, file.findings(installation=here, check_expression=problem, strict=strict)
+    return file, file.findings(installation=here, check_expression=problem, check_types=check, strict=strict)
 
 
 def _wrong(findings: list[Finding]) -> bool:

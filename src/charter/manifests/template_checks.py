@@ -10,9 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from charter.errors import CharterError
-from charter.manifests import input_secrets, installed_checks, phase_checks, signal_checks, undo_checks
+from charter.manifests import (
+    expression_types,
+    input_secrets,
+    installed_checks,
+    phase_checks,
+    signal_checks,
+    undo_checks,
+)
 from charter.manifests.arguments import compile_schema
 from charter.manifests.expression_places import POLLED, UNDONE, WHERE, sources
+from charter.manifests.expression_types import CheckTypes
 from charter.manifests.finding import TEXT as _TEXT
 from charter.manifests.finding import Finding
 from charter.manifests.installed_checks import UNKNOWN, Installation
@@ -48,6 +56,7 @@ def validate(
     *,
     installation: Installation = UNKNOWN,
     check_expression: CheckExpression | None = None,
+    check_types: CheckTypes | None = None,
     strict: bool = False,
 ) -> list[Finding]:
     """What is wrong, in the order of the steps; empty when nothing is.
@@ -73,6 +82,8 @@ def validate(
             else:
                 found += phase_checks.names(step, pointer, source)
                 found += _references(template, graph, pointer, source, step)
+    if check_types is not None and not any(item.level == "error" for item in found):
+        found += expression_types.findings(template, installation.manifests, check_types)
     return sorted(found, key=lambda item: _position(item.where))
 
 

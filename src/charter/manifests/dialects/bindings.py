@@ -64,6 +64,8 @@ class Bindings(Model):
     tools: dict[Word, ToolBinding] = Field(default_factory=dict)
     agents: dict[Word, AgentBinding] = Field(default_factory=dict, description="By slug, or by the id of a phase.")
     roles: dict[Word, Name] = Field(default_factory=dict)
+    addresses: dict[Word, tuple[Word, ...]] = Field(default_factory=dict, description="E-mail addresses, by names.")
+    webhook_secret: Name | None = Field(default=None, description="The secret that signs webhooks which name none.")
     approvers: dict[Word, Requirement] = Field(default_factory=dict, description="By the names that gates give them.")
     gate_approvers: tuple[Requirement, ...] | None = Field(
         default=None, description="Who answers the questions of gates that name nobody."
@@ -90,7 +92,7 @@ class Bindings(Model):
             if isinstance(mine, dict):
                 out[name] = {**theirs, **mine}
             else:
-                out[name] = theirs if mine is None and name == "gate_approvers" else mine
+                out[name] = theirs if mine is None and name in ("gate_approvers", "webhook_secret") else mine
         return self.model_construct(**out)
 
 

@@ -9,15 +9,18 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from charter.manifests.dialects import outside, values
+from charter.manifests.dialects import notices, outside, triggers, values
 from charter.manifests.dialects.bindings import Bindings
-from charter.manifests.dialects.reading import Node, Notes, Unbound, UnreadableError, slug, step_ids, version_of
+from charter.manifests.dialects.reading import Node, Notes, UnreadableError, slug, step_ids, version_of
 from charter.model.base import Json, JsonObject
 
 _DESCRIBES: Final = ("$schema", "id", "tags", "metadata", "created_at", "updated_at", "created_by", "author", "owner")
 _JUMP: Final = re.compile(r"skip_to\s*:\s*(-?\d+)")
 _PATIENCE: Final = {"timeout_hours": 3600, "timeout_minutes": 60, "timeout_seconds": 1, "timeout_days": 86_400}
-TYPES: Final = ("condition", "approval", "action", "external", "wait")
+_REMINDING: Final = {"reminder_hours": 3600, "reminder_minutes": 60, "remind_after_hours": 3600}
+_ESCALATING: Final = {"escalate_after_hours": 3600, "escalate_after_minutes": 60, "escalate_after_days": 86_400}
+_LATE: Final = {"reject": "reject", "fail": "fail", "fail_workflow": "fail", "escalate": "escalate"}
+TYPES: Final = ("condition", "approval", "action", "external", "wait", "notification")
 
 
 @dataclass(slots=True)
@@ -41,32 +44,12 @@ class Indexed:
             "description": str(root.take("description") or ""),
         }
         native["version"] = self.bindings.version or version_of(root)
-        if on := self._trigger():
-            native["on_signal"] = on
+        native |= triggers.trigger(root, self.bindings, self.notes, self.places)
         root.ignore(*_DESCRIBES)
         nodes = list(root.nodes("steps", "a step"))
         root.done("name version description trigger_type trigger_config steps")
         native["steps"] = self._steps(nodes)
         return native
-
-    def _trigger(self) -> list[JsonObject]:
-        root = self.root
-        kind = root.text("trigger_type", default="manual")
-        config = root.node("trigger_config", "trigger_config")
-        where = values.conditions(config, "signal.data")
-        config.done("conditions logic")
-        live = [root.flag(name, True) for name in ("is_active", "enabled", "active") if name in root]
-        if kind == "manual" or not all(live):
-            if not all(live):
-                self.notes.warn(root.where, "the document is not active: no signal starts it", "Say that it is active.")
-            return []
-        signal = self.bindings.signals.get(kind)
-        if signal is None:
-            signal = kind if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", kind) else slug(kind, ".") or "trigger"
-            mend = f"Bind it: signals: {{{kind}: the.type}}; until then it is {signal!r}."
-            self.notes.unbound.append(Unbound(root.at("trigger_type"), f"the trigger {kind!r} is not bound", mend))
-        self.places["/on_signal/0"] = config.where if where else root.at("trigger_type")
-        return [{"type": signal, **({"where": where} if where else {})}]
 
     # -- steps
 
@@ -106,6 +89,7 @@ class Indexed:
             "action": lambda: self._action(config, about or title),
             "external": lambda: outside.external(config, self._values, about or title),
             "wait": lambda: self._wait(config),
+            "notification": lambda: notices.notification(config, self._values, about or title, self.bindings),
         }[kind]()
         if kind in ("condition", "approval", "wait"):
             made |= outside.on_failure(config)
@@ -183,22 +167,57 @@ class Indexed:
         }
         if (seconds := config.seconds(**_PATIENCE)) is not None:
             made["expires_after_seconds"] = seconds
-        late = config.one_of("on_timeout", ("reject",), "reject")
-        assert late is not None
+        if (seconds := config.seconds(**_REMINDING)) is not None:
+            made["remind_after_seconds"] = seconds
+        return made | self._late(config)
+
+    def _late(self, config: Node) -> JsonObject:
+        """What follows when nobody decides in time; ``escalate`` says to whom, by ``escalate_to`` or ``escalation``."""
+        late = config.one_of("on_timeout", _LATE, "reject")
+        more = config.node("escalation", "escalation")
+        after = config.seconds(**_ESCALATING)
+        given = config.take("escalate_to")
+        if given is None:
+            given = more.take("approvers", more.take("to"))
+        after = after or more.seconds(after_hours=3600, after_minutes=60, after_days=86_400)
+        lasts = more.seconds(**_PATIENCE)
+        more.done("approvers after_hours timeout_hours")
+        made: JsonObject = {"on_timeout": "fail"} if late is not None and _LATE[late] == "fail" else {}
+        wanted = late is not None and _LATE[late] == "escalate"
+        if given is None:
+            if wanted or after is not None:
+                mend = "Say to whom: escalate_to: {type: role, value: NAME}."
+                self.notes.error(config.where, "it is escalated to nobody", mend)
+            return made
+        asked = self._listed(given, config.at("escalate_to"), 1)
+        terms: JsonObject = {} if lasts is None else {"expires_after_seconds": lasts}
+        if after is None and not wanted:
+            mend = "Write on_timeout: escalate, or escalate_after_hours."
+            self.notes.error(config.at("escalate_to"), "it is not said when it is escalated", mend)
+        made["escalations"] = [{**item, **terms, **({"after_seconds": after} if after else {})} for item in asked[:1]]
+        if len(asked) > 1:
+            self.notes.error(
+                config.at("escalate_to"), "it is escalated to several at once", "Name one role, or people."
+            )
+        if wanted and after is None:
+            made["on_timeout"] = "escalate"
         return made
 
     def _approvers(self, config: Node) -> list[JsonObject]:
         value = config.take("approvers")
         many = config.whole("min_approvals", config.whole("required_approvals", 1, least=1), least=1)
+        found = self._listed(value, config.at("approvers"), many or 1)
+        if value is None or value == []:
+            self.notes.error(config.where, "nobody is asked: there are no approvers", "Add approvers: {type, value}.")
+        return found
+
+    def _listed(self, value: Json, where: str, many: int) -> list[JsonObject]:
         found: list[JsonObject] = []
-        listed = value if isinstance(value, list) else [value] if value is not None else []
-        for item in listed:
+        for item in value if isinstance(value, list) else [value] if value is not None else []:
             try:
-                found.append(self._approver(Node(item, config.at("approvers"), self.notes, "approvers"), many or 1))
+                found.append(self._approver(Node(item, where, self.notes, "approvers"), many))
             except UnreadableError:
                 continue
-        if not listed:
-            self.notes.error(config.where, "nobody is asked: there are no approvers", "Add approvers: {type, value}.")
         return found
 
     def _approver(self, node: Node, many: int) -> JsonObject:
