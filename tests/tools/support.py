@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +23,7 @@ from charter.tools.connecting import Sources
 from charter.tools.registry import Registry
 from charter.tools.runner import Runner
 from charter.tools.upstream import Pace
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 SERVER = "tests.tools.servers.everything"
@@ -32,18 +32,19 @@ NOTHING = Sources({})
 
 
 def stdio(state: Path, era: Era = "auto") -> StdioConnection:
-    return StdioConnection(command=sys.executable, args=("-m", SERVER, "--state", str(state)), cwd=str(ROOT), era=era)
+    program, *args = forked.command(SERVER, "--state", str(state))
+    return StdioConnection(command=program, args=tuple(args), cwd=str(ROOT), era=era)
 
 
 @contextmanager
 def http_process(state: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", SERVER, "--state", str(state), "--http", str(port)]
+    command = forked.command(SERVER, "--state", str(state), "--http", str(port))
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         _wait_for_port(process, port)
         yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGHUP)  # passed on; it ends the server at once, and then this one
         process.wait()
 
 
