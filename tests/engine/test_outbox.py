@@ -17,8 +17,9 @@ import pytest
 
 from charter.engine.outbox import Inside, Outbox, Subscriber, UndeliveredError
 from charter.engine.webhooks import Webhook
-from charter.errors import Denied
+from charter.errors import Denied, NotFound
 from charter.gate.outgoing import Outgoing, Outlet
+from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.template import Template
 from charter.policies.shipped import shipped_files
@@ -213,6 +214,38 @@ async def test_what_nobody_takes_is_put_on_record_once_and_left_behind(opened: O
     assert tries.count(left["seq"]) == 3
     assert "invoice.due" not in listener.types
     assert left["signal_id"] in [event.id for event in await desk.events(run.workflow_id)]
+    await desk.check_record()
+
+
+async def test_what_was_given_up_goes_out_again_when_an_operator_says_so(opened: Open, upstream: Counting) -> None:
+    left = ["invoice.due"]
+
+    def refuses(item: Outgoing) -> None:
+        if item.signal.type in left:
+            raise UndeliveredError("HTTP 500")
+
+    desk, listener, other = await opened(templates=(SAY,)), Listener("hook", refuses), Listener("other")
+    async with outbox(desk, listener, other) as outlet:
+        await desk.start("say", input={"no": 1})
+        await listener.until(lambda: "workflow.run.completed" in listener.types)
+        (first,) = await outlet.undelivered(OPS)
+        again = cmd.ResendSignal(signal_id=first["signal_id"])
+        with pytest.raises(Denied):
+            await desk.gate.handle(AGENT, again)
+        with pytest.raises(NotFound):
+            await desk.gate.handle(OPS, cmd.ResendSignal(signal_id=first["signal_id"], subscriber="other"))
+        assert await desk.gate.handle(OPS, again) == ("hook",)
+        second = await eventually(lambda: outlet.undelivered(OPS))
+        assert second[0]["seq"] > first["seq"], "given up again, it is listed again"
+        left.clear()
+        assert await desk.gate.handle(OPS, again) == ("hook",)
+        await listener.until(lambda: "invoice.due" in listener.types)
+        with pytest.raises(NotFound):
+            await desk.gate.handle(OPS, again)
+        assert await outlet.undelivered(OPS) == []
+        told, _ = await outlet.newest(OPS, 100)
+    assert listener.heard[-1].signal == next(item.signal for item in other.heard if item.signal.type == "invoice.due")
+    assert [other.types.count("invoice.due"), [item.signal.type for item in told].count("invoice.due")] == [1, 1]
     await desk.check_record()
 
 

@@ -52,6 +52,7 @@ def test_every_event_type_folds_or_belongs_to_no_run() -> None:
         "LISTS_REBUILT",
         "KEY_ROTATED",
         "SIGNAL_UNDELIVERED",
+        "SIGNAL_RESENT",
         "SCHEDULE_SET",
         "SCHEDULE_FIRED",
         "SCHEDULE_MISSED",

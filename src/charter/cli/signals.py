@@ -11,7 +11,7 @@ import typer
 from charter.cli.editing import json_from
 from charter.cli.output import Json, print_json, print_line, say
 from charter.cli.session import As, Roles, TokenFile, run_as, who
-from charter.model.commands import SendSignal
+from charter.model.commands import ResendSignal, SendSignal
 from charter.model.principal import Principal
 from charter.model.reply import SignalSent
 from charter.model.signal import Signal, cloud_event
@@ -101,6 +101,30 @@ def _show(item: Outgoing, *, as_json: bool) -> None:
     named = (data.get(name) for name in ("step_id", "approval_id", "status", "code"))
     said = "  ".join(str(each) for each in named if each is not None)
     say(f"{item.seq:>6}  {item.signal.time}  {item.signal.type:<28}  {item.signal.subject or ''}  {said}".rstrip())
+
+
+@commands.command("resend")
+def resend(
+    signal_id: Annotated[str, typer.Argument(metavar="SIGNAL", help="The signal, evt_…, as `undelivered` lists it.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="The subscriber, webhook:NAME. Default: all who gave it up.")
+    ] = None,
+    as_name: As = None,
+    role: Roles = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Have a signal sent again to a webhook that did not take it; the server does it in its turn."""
+
+    async def work(charter: Charter, caller: Principal) -> tuple[str, ...]:
+        answer: tuple[str, ...] = await charter.gate.handle(caller, ResendSignal(signal_id=signal_id, subscriber=to))
+        return answer
+
+    sent = run_as(who(as_name, role, token_file), work)
+    if as_json:
+        print_json({"signal_id": signal_id, "subscribers": sent})
+    else:
+        say(f"{signal_id} goes out again to {', '.join(sent)}.")
 
 
 @commands.command("undelivered")

@@ -123,7 +123,7 @@ class Outbox:
             try:
                 found, following = await self._outlet.after(tenant, place)
                 for item in found:
-                    if await self._deliver(subscriber, tenant, item):
+                    if item.only in (None, subscriber.name) and await self._deliver(subscriber, tenant, item):
                         kept = item.seq + 1
                         await self._store.move_place(tenant, subscriber.name, kept)
                     place = item.seq + 1

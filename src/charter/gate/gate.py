@@ -27,6 +27,7 @@ from charter.gate.parts import NO_CONTEXT, TRIES, CallContext, Parts
 from charter.gate.people import RunCommands
 from charter.gate.preparing import Preparer
 from charter.gate.recording import batch_of, new_event
+from charter.gate.resending import resend
 from charter.gate.schedules import Schedules
 from charter.gate.signals import Signals
 from charter.gate.spans import STORE_APPEND, STORE_LOAD, Attr
@@ -84,6 +85,7 @@ class Gate:
             cmd.InvokeBatch: Batches(self).run,
             cmd.SendSignal: self._signals.send,
             cmd.RecordUndelivered: self._signals.undelivered,
+            cmd.ResendSignal: partial(resend, self),
             cmd.KeepSchedule: self.schedules.keep,
             cmd.PinTool: self._runs.pin,
             cmd.PublishTemplate: partial(publishing.publish, self),

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
 
-from charter.gate.signals import undelivered_stream
+from charter.gate.resending import RESENT, given_up
 from charter.model.base import JsonObject
 from charter.model.principal import Principal
 from charter.model.signal import Signal
+from charter.store.port import StoredEvent
 from charter.workflows.calls import denied
 from charter.workflows.facts import ledger_facts
 from charter.workflows.outgoing import TYPES, Origin, origin_of, outgoing
@@ -26,16 +27,19 @@ PAGE = 200
 WATCH_SECONDS = 1.0
 """How long another process's commit may stay unseen by those who wait for signals."""
 _REMEMBERED = 5_000
-_TYPES = frozenset(TYPES)
+_READ = (*TYPES, RESENT)
+_TYPES = frozenset(_READ)
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A signal, the number of its event in the tenant's log, and whether its run is a dry run."""
+    """A signal, the number of its event in the tenant's log, and whether its run is a dry run. ``only``: it is sent again, for
+    this subscriber alone, and ``seq`` is where that is on record."""
 
     seq: int
     signal: Signal
     dry_run: bool
+    only: str | None = None
 
 
 class Outlet:
@@ -78,23 +82,32 @@ class Outlet:
         head = await self.head(tenant)
         if seq >= head:
             return [], seq
-        rows = await self._store.log(tenant, seq, limit, TYPES)
-        found = []
-        for row in rows:
-            origin = await self._origin(tenant, row.stream)
-            if origin is not None:
-                found.append(Outgoing(row.seq, outgoing(orjson.loads(row.leaf), origin), origin.dry_run))
+        rows = await self._store.log(tenant, seq, limit, _READ)
+        found = [item for row in rows if (item := await self._item(tenant, row)) is not None]
         return found, rows[-1].seq + 1 if len(rows) == limit else max(head, rows[-1].seq + 1 if rows else 0)
+
+    async def _item(self, tenant: str, row: StoredEvent) -> Outgoing | None:
+        if row.type == RESENT:
+            data = orjson.loads(row.leaf)["data"]
+            first = await self._store.log(tenant, data["seq"], 1, TYPES)
+            item = await self._item(tenant, first[0]) if first and first[0].seq == data["seq"] else None
+            return replace(item, seq=row.seq, only=data["subscriber"]) if item is not None else None
+        origin = await self._origin(tenant, row.stream)
+        if origin is None:
+            return None
+        return Outgoing(row.seq, outgoing(orjson.loads(row.leaf), origin), origin.dry_run)
 
     async def read(self, principal: Principal, seq: int | None = None, limit: int = PAGE) -> tuple[list[Outgoing], int]:
         """The same for a caller, within its tenant; ``seq`` None: only the place of the newest. Raises ``Denied``.
 
-        Who may read the record (``audit.read``) may read what is told of it.
+        Who may read the record (``audit.read``) may read what is told of it. What is sent again to one subscriber is not
+        told again here.
         """
         self._demand(principal)
         if seq is None:
             return [], await self.head(principal.tenant)
-        return await self.after(principal.tenant, seq, limit)
+        found, place = await self.after(principal.tenant, seq, limit)
+        return [item for item in found if item.only is None], place
 
     async def newest(self, principal: Principal, count: int = 20) -> tuple[list[Outgoing], int]:
         """The last few signals, and the place after them. Raises ``Denied``."""
@@ -107,14 +120,13 @@ class Outlet:
             place = begin
             while place < head:
                 some, place = await self.after(principal.tenant, place)
-                found += some
+                found += [item for item in some if item.only is None]
         return [item for item in found[-count:] if item.seq < head], head
 
     async def undelivered(self, principal: Principal) -> list[JsonObject]:
-        """The deliveries that were given up, in order. Raises ``Denied``."""
+        """The deliveries that were given up and not sent again since, in order. Raises ``Denied``."""
         self._demand(principal)
-        rows = await self._store.load(principal.tenant, undelivered_stream(principal.tenant))
-        return [{"time": row.time, **orjson.loads(row.leaf)["data"]} for row in rows]
+        return await given_up(self._store, principal.tenant)
 
     def _demand(self, principal: Principal) -> None:
         decision = self._gate.parts.evaluator.evaluate(ledger_facts(principal, "audit.read"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from charter.errors import CharterError, InvalidInput, Refused, Unavailable
 from charter.gate.outcomes import only_charter
 from charter.gate.parts import CallContext
+from charter.gate.resending import undelivered_stream
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model import signal_events as sev
@@ -175,11 +176,6 @@ class Signals:
 
         draft = await self._gate.transact(principal, workflow_id, make, ctx)
         return any(event.type == "SIGNAL_DELIVERED" for event in draft.events)
-
-
-def undelivered_stream(tenant: str) -> str:
-    """Where the deliveries that were given up are on record."""
-    return f"undelivered:{tenant}"
 
 
 def _own(principal: Principal) -> bool:

@@ -268,6 +268,14 @@ class RecordUndelivered(Model):
     reason: ShortText
 
 
+class ResendSignal(Model):
+    """Send a signal again that a subscriber did not take, to this one or to all who gave it up."""
+
+    kind: Literal["resend_signal"] = "resend_signal"
+    signal_id: ShortText
+    subscriber: ShortText | None = None
+
+
 class KeepSchedule(Model):
     """Start what is due of a schedule (``template/name``); only Charter itself sends it."""
 
@@ -370,6 +378,7 @@ Command = (
     | DeliverSignal
     | DeliverCallback
     | RecordUndelivered
+    | ResendSignal
     | KeepSchedule
     | ConfirmChild
     | EndChild

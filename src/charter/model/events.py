@@ -39,6 +39,7 @@ from charter.model.signal_events import (
     ScheduleFired,
     ScheduleMissed,
     ScheduleSet,
+    SignalResent,
     SignalSent,
     SignalUndelivered,
 )
@@ -339,6 +340,7 @@ PAYLOADS: dict[str, type[Model]] = {
     "CALLBACK_RECEIVED": CallbackReceived,
     "SIGNAL_SENT": SignalSent,
     "SIGNAL_UNDELIVERED": SignalUndelivered,
+    "SIGNAL_RESENT": SignalResent,
     "SCHEDULE_SET": ScheduleSet,
     "SCHEDULE_FIRED": ScheduleFired,
     "SCHEDULE_MISSED": ScheduleMissed,

@@ -39,6 +39,16 @@ class SignalUndelivered(Model):
     reason: str
 
 
+class SignalResent(Model):
+    """An operator has a signal sent again to a subscriber that gave it up; ``seq`` is its own event's number in the log."""
+
+    subscriber: str
+    signal_id: str
+    signal_type: str
+    seq: int
+    by: str
+
+
 class ScheduleSet(Model):
     """A schedule is new, or says other times: from ``through`` on."""
 
