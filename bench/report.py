@@ -41,8 +41,8 @@ Plain calls on 2026-07-28 go past the SDK's HTTP transport on both sides ([why](
 pays for the policy and the record: at 16 and 64 callers a governed call costs the processor about what a call through the
 bare proxy costs.
 
-A workflow of three actions makes five durable commits in Charter, and asks its policies four times: how a step ended and
-the intent of the next are one commit.
+A workflow of three actions makes four durable commits in Charter, and asks its policies four times: the start and the intent
+of the first call are one commit, and so are how a call ended and the intent of the next.
 
 FastMCP's proxies send two requests upstream for each call (they list first); the others one. Verification is measured
 without the deep check, which also proves each leaf canonical JSON.

@@ -40,15 +40,15 @@ async def agree_to_everything(desk: Desk) -> None:
 
 
 class Writes:
-    """The durable writes on a run's record from now on, each as the types of its events."""
+    """The durable writes on a run's record from now on, or on all runs', each as the types of its events."""
 
-    def __init__(self, desk: Desk, workflow_id: str) -> None:
+    def __init__(self, desk: Desk, workflow_id: str = "wf_") -> None:
         self._append, self._workflow_id = desk.store.append, workflow_id
         self.seen: list[list[str]] = []
         desk.store.append = self._counted  # type: ignore[method-assign]
 
     async def _counted(self, batch: Batch) -> Any:
-        if batch.stream == self._workflow_id:
+        if batch.stream.startswith(self._workflow_id):
             self.seen.append([event.type for event in batch.events])
         return await self._append(batch)
 

@@ -73,6 +73,31 @@ async def test_how_a_step_ended_and_the_intent_of_the_next_are_one_durable_write
     await desk.check_record()
 
 
+async def test_a_run_begins_its_first_call_in_the_commit_of_its_start_where_an_engine_runs(
+    opened: Open, upstream: Counting
+) -> None:
+    steps = [action(f"s{n}", "read", {"needs": []}, what=f"{n}") for n in range(3)]
+    wide = template("wide", *steps, action("last", "read", {"needs": ["s0", "s1", "s2"]}, what="last"))
+    desk = await opened(templates=(wide,))
+    writes = Writes(desk)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.engine.run)
+        with anyio.fail_after(60):
+            while desk.gate.driving.carrier is None:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            runs = [await desk.start("wide") for _ in range(8)]
+            for run in runs:
+                while (await desk.queries.workflow(ANN, run.workflow_id)).status != "completed":  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    starts = [types for types in writes.seen if types[0] == "WORKFLOW_STARTED"]
+    # The first start of a template is what puts it into the store; its calls are begun by the engine afterwards.
+    assert [types.count("TOOL_INVOKE") for types in starts] == [0] + [3] * 7
+    assert len(upstream.calls()) == 8 * 4
+    assert await desk.store.next_wake() is None
+    await desk.check_record()
+
+
 async def test_a_time_of_a_run_is_kept_while_a_call_of_it_goes_on(opened: Open, upstream: Counting) -> None:
     """Side by side: a call that lasts, and a wait whose time comes meanwhile with a call after it."""
     go_on = asyncio.Event()

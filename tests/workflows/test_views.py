@@ -32,7 +32,7 @@ def test_people_come_before_machines_among_those_who_block() -> None:
     effect_of(run.invoke("read"))
     assert [item.what for item in run.context().blocked_by] == ["approval", "effect", "agent"]
     assert run.context().approval_required
-    assert views.blocked_on(run.state) == "approval:1 person"
+    assert views.listed_as(run.state)[1] == "approval:1 person"
 
 
 def test_a_ready_step_waits_for_the_engine() -> None:
@@ -45,7 +45,7 @@ def test_an_expired_invocation_may_not_be_used_and_an_ended_run_blocks_on_nobody
     assert run.wait(DAY).context().invocations == ()
     run.advance()
     seen = run.context()
-    assert (seen.status, seen.blocked_by, views.blocked_on(run.state)) == ("failed", (), None)
+    assert (seen.status, seen.blocked_by, views.listed_as(run.state)[1]) == ("failed", (), None)
     assert "start another" in seen.next_step
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,11 +17,13 @@ from functools import partial
 
 from charter.errors import CharterError
 from charter.gate import Gate
+from charter.gate.parts import NO_CONTEXT
 from charter.model import commands as cmd
 from charter.model.events import ENDINGS
 from charter.model.principal import service
 from charter.model.times import rfc3339, unix_ms_of
 from charter.store.port import Due
+from charter.workflows.draft import Draft
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class EmbeddedEngine:
         """Drive until cancelled."""
         token = await self._store.others_token()
         await self._relay()
+        self._gate.driving.carrier = self
         try:
             while True:
                 self._wake.clear()
@@ -96,6 +100,7 @@ class EmbeddedEngine:
                     logger.warning("the engine waits for the store: %s", error.error_code)
                     await asyncio.sleep(1)
         finally:
+            self._gate.driving.carrier = None
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -140,22 +145,49 @@ class EmbeddedEngine:
             del self._driving[due]
         self._wake.set()
 
+    # -- what a start has begun already
+
+    async def room(self) -> bool:
+        return not self._slots.locked() and await self._slots.acquire()
+
+    def no_need(self) -> None:
+        self._slots.release()
+
+    def carry(self, begun: Sequence[Draft]) -> None:
+        # Not in the context of who has started the run: what the engine does is shown in the run's own trace.
+        task = asyncio.create_task(self._carry(begun), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, begun: Sequence[Draft]) -> None:
+        try:
+            await self._gate.driving.run(begun, NO_CONTEXT)
+        except Exception as error:
+            self._told_of(begun[0].state.workflow_id, error)
+        finally:
+            self._slots.release()
+            self._wake.set()
+
+    # -- what is due
+
     async def _drive(self, due: Due) -> None:
         try:
             before = await self._store.version(due.tenant, due.workflow_id)
             await self._advance(due)
             moved = await self._store.version(due.tenant, due.workflow_id) != before
-        except CharterError as error:
-            if not self._gate.under_way.stopping:
-                logger.warning("workflow %s could not be driven: %s", due.workflow_id, error.error_code)
-            moved = False
         except Exception as error:
-            # The kind and the places, never the text: it may quote an argument.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("workflow %s could not be driven: %s\n%s", due.workflow_id, type(error).__name__, where)
+            self._told_of(due.workflow_id, error)
             moved = False
         if not moved:
             self._resting[due] = asyncio.get_running_loop().time() + STUCK_SECONDS
+
+    def _told_of(self, workflow_id: str, error: Exception) -> None:
+        if not isinstance(error, CharterError):
+            # The kind and the places, never the text: it may quote an argument.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("workflow %s could not be driven: %s\n%s", workflow_id, type(error).__name__, where)
+        elif not self._gate.under_way.stopping:
+            logger.warning("workflow %s could not be driven: %s", workflow_id, error.error_code)
 
     async def _advance(self, due: Due) -> None:
         principal, workflow_id = service("engine", due.tenant), due.workflow_id

@@ -8,6 +8,8 @@ A driver is made with a ``Gate`` and does nothing but send it commands as the se
   runs them itself and goes on with what their outcomes make ready, an outcome and the intents that follow in one commit, and
   answers those that it has to leave; retries, with their backoff, are times of the run like any other, so a driver never
   repeats a step by itself;
+- *starts*: while a driver drives it may be the gate's ``driving.carrier``: the calls with which a run begins then have their
+  intents in the commit of its start, and the driver runs them;
 - *settle the dead*: ``RecoverEffect`` for each effect of a process that is gone.
 
 All of it may be sent twice, late, or by two drivers at once: the gate does it once. Nothing in the gate or below knows who

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from charter.errors import CharterError
 from charter.gate.parts import CallContext
@@ -25,11 +25,28 @@ if TYPE_CHECKING:
     from charter.gate.gate import Gate
 
 
+class Carrier(Protocol):
+    """Who runs in the background what a start has begun: the driver of this process, while it drives."""
+
+    async def room(self) -> bool:
+        """True when the calls of one run more may begin now; then ``carry`` or ``no_need`` follows."""
+        ...
+
+    def carry(self, begun: Sequence[Draft]) -> None:
+        """Run these calls, whose intents are durable, and what follows them. Returns at once."""
+        ...
+
+    def no_need(self) -> None:
+        """Nothing was begun."""
+        ...
+
+
 class Driving:
-    """Begins steps' calls, and runs what was begun, for one gate."""
+    """Begins steps' calls, and runs what was begun, for one gate. ``carrier``: None while nobody drives here."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self.carrier: Carrier | None = None
 
     async def draft(self, state: State, principal: Principal, command: cmd.RunStep, now: str, mint: Mint) -> Draft:
         """What follows from running a step. One whose call cannot even be prepared has failed, and the run goes on."""
@@ -59,6 +76,23 @@ class Driving:
                 begun.append(one)
                 state, claimed = one.state, claimed | mine
         return begun
+
+    async def commit_and_carry(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
+        """Commit the draft, where somebody drives here with the intents of what is ready after it; as ``Gate.commit``."""
+        carrier = self.carrier if rules.runnable_steps(draft.state) else None
+        if carrier is None or not await carrier.room():
+            return await self._gate.commit(draft, before, principal, ctx)
+        begun: list[Draft] = []
+        try:
+            draft.then = await self.begin(draft)
+            committed = await self._gate.commit_all(draft, before, principal, ctx)
+            begun = [each for each in draft.then if each.effect is not None] if committed else []
+            return committed
+        finally:
+            if begun:
+                carrier.carry(begun)
+            else:
+                carrier.no_need()
 
     async def run(self, begun: Sequence[Draft], ctx: CallContext, *beside: Coroutine[Any, Any, None]) -> None:
         """Run the calls that these drafts have begun, side by side, and all that follows them; ``beside`` meanwhile."""

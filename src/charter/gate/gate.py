@@ -180,7 +180,7 @@ class Gate:
                     raise
                 if then is not None and attempt < TRIES // 2:
                     draft.then = await then(draft)
-                if await self._commit_all(draft, state, principal, ctx):
+                if await self.commit_all(draft, state, principal, ctx):
                     break
             else:
                 raise Unavailable("The workflow keeps changing under this command.", code="busy")
@@ -192,7 +192,8 @@ class Gate:
             raise draft.error
         return draft
 
-    async def _commit_all(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
+    async def commit_all(self, draft: Draft, before: State, principal: Principal, ctx: CallContext) -> bool:
+        """``commit`` with what follows the draft; alone where that cannot be recorded."""
         try:
             return await self.commit(draft, before, principal, ctx)
         except InvalidInput:

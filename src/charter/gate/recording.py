@@ -16,7 +16,7 @@ from charter.workflows.decide import wake_at
 from charter.workflows.draft import Draft
 from charter.workflows.signals import waiting
 from charter.workflows.state import State
-from charter.workflows.views import blocked_on, status_of
+from charter.workflows.views import listed_as, status_of
 
 _ROW_EVENTS = frozenset({"TOOL_INVOKE", "TOOL_RESULT", "EFFECT_IN_DOUBT", "EFFECT_DEAD_LETTERED", "EFFECT_RESOLVED"})
 
@@ -105,32 +105,28 @@ def seal(sealer: Sealer, tenant: str, ref: str, content: Any) -> Sealed:
     return sealer.seal(tenant, ref, orjson.dumps(content))
 
 
+_LISTED_EVENTS = frozenset({"EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "AGENT_INVOKE"})
+
+
 def _listed_differently(before: State, after: State, events: list[ev.Event]) -> bool:
-    """A call that begins and ends changes no list: the hot path writes no row for it but the effect's."""
-    if before.version == 0:
+    """A call that begins and ends changes no list: the hot path writes no row for it but the effect's. Cheap looks first."""
+    if before.version == 0 or before.steps is not after.steps or before.approvals is not after.approvals:
         return True
-    if (
-        status_of(before) != status_of(after)
-        or before.steps is not after.steps
-        or before.approvals is not after.approvals
-    ):
+    if before.invocations.keys() != after.invocations.keys() or any(event.type in _LISTED_EVENTS for event in events):
         return True
-    if before.invocations.keys() != after.invocations.keys():
-        return True
-    if wake_at(before) != wake_at(after):
-        return True
-    return any(event.type in ("EFFECT_IN_DOUBT", "EFFECT_RESOLVED", "AGENT_INVOKE") for event in events)
+    return wake_at(before) != wake_at(after) or status_of(before) != status_of(after)
 
 
 def _workflow_row(state: State) -> WorkflowRow:
+    status, blocked_on = listed_as(state)
     return WorkflowRow(
         workflow_id=state.workflow_id,
         template=state.template,
-        status=status_of(state),
+        status=status,
         owner=state.owner,
         purpose=state.purpose,
         case_id=state.case_id,
-        blocked_on=blocked_on(state),
+        blocked_on=blocked_on,
         started_at=state.started_at,
         updated_at=state.updated_at,
         wake_at=wake_at(state),

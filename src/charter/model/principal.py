@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 from charter.model.base import Model
@@ -44,6 +45,7 @@ def person_key(id_: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", id_).casefold())
 
 
+@lru_cache(maxsize=256)
 def service(name: str, tenant: str) -> Principal:
     """Charter itself acting, for instance the engine when a timer fires."""
     return Principal(id=f"charter:{name}", kind="service", tenant=tenant, roles=("charter",))

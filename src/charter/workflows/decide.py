@@ -266,21 +266,21 @@ def _timers_due(state: State, now: str) -> list[tuple[str, str]]:
 
 def runnable(state: State, step_id: str) -> bool:
     """True when a step's own call waits for the engine: open, no effect begun, no request pending."""
-    step = dict(state.driven_steps()).get(step_id)
-    if step is None or step.status != "open":
-        return False
-    if not step.calls:
-        return children.planned(state, step_id) is not None
-    if any(
-        item.invoke.step_id == step_id and item.invoke.agent_invocation_id is None for item in state.effects.values()
-    ):
-        return False
-    pending = (
-        item
-        for item in state.approvals.values()
-        if item.request.step_id == step_id and item.request.agent_invocation_id is None
-    )
-    return not any(item.status == "pending" for item in pending)
+    return step_id in runnable_steps(state)
+
+
+def runnable_steps(state: State) -> list[str]:
+    """The steps whose calls the engine should make now, in the order in which they opened."""
+    opened = [(key, step) for key, step in state.driven_steps() if step.status == "open"]
+    if not opened:
+        return []
+    busy = {item.invoke.step_id for item in state.effects.values() if item.invoke.agent_invocation_id is None}
+    for approval in state.approvals.values():
+        if approval.status == "pending" and approval.request.agent_invocation_id is None:
+            busy.add(approval.request.step_id)
+    return [
+        key for key, step in opened if (key not in busy if step.calls else children.planned(state, key) is not None)
+    ]
 
 
 def step_proposal(state: State, step_id: str) -> ProposalState | None:
@@ -290,11 +290,6 @@ def step_proposal(state: State, step_id: str) -> ProposalState | None:
         if made.step_id == step_id and made.agent_invocation_id is None and not proposal.replaced_by:
             return proposal if proposal.effect_id is None else None
     return None
-
-
-def runnable_steps(state: State) -> list[str]:
-    """The steps whose calls the engine should make now, in the order in which they opened."""
-    return [step_id for step_id, _ in state.driven_steps() if runnable(state, step_id)]
 
 
 def wake_at(state: State) -> str | None:

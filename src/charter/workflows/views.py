@@ -26,7 +26,7 @@ def context(state: State, template: Template, principal: Principal, now: str) ->
             "tenant_id": state.tenant,
             "actor": principal.actor(),
             "template": state.template,
-            "status": status_of(state),
+            "status": _status(state, blockers),
             "purpose": state.purpose,
             "case_id": state.case_id,
             "dry_run": state.dry_run,
@@ -102,9 +102,14 @@ def status_of(state: State) -> str:
     ``waiting``: it cannot go on until a person answers, a signal comes or a time is there. While an agent holds an open step, a
     tool call runs or Charter itself has the next step, it is ``running``.
     """
+    return _status(state, None)
+
+
+def _status(state: State, blockers: tuple[Blocker, ...] | None) -> str:
     if not state.moving or any(item.status == "open" for item in state.invocations.values()):
         return state.status
-    return "waiting" if all(item.what in _WAITS for item in blocked_by(state)) else state.status
+    blockers = blocked_by(state) if blockers is None else blockers
+    return "waiting" if all(item.what in _WAITS for item in blockers) else state.status
 
 
 def blocked_by(state: State) -> tuple[Blocker, ...]:
@@ -194,10 +199,10 @@ def _calls(state: State) -> Iterator[Blocker]:
         )
 
 
-def blocked_on(state: State) -> str | None:
-    """One line for lists: the first blocker."""
+def listed_as(state: State) -> tuple[str, str | None]:
+    """What lists show: the status, and the first blocker in one line."""
     blockers = blocked_by(state)
-    return f"{blockers[0].what}:{blockers[0].who}" if blockers else None
+    return _status(state, blockers), f"{blockers[0].what}:{blockers[0].who}" if blockers else None
 
 
 def _next_step(state: State, invocations: tuple[OpenInvocation, ...], blockers: tuple[Blocker, ...]) -> str:
