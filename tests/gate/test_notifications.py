@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from charter.audit.trace import validate_trace
-from charter.errors import Refused
+from charter.errors import Denied, NotFound, Refused
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.principal import service
@@ -19,7 +19,7 @@ from charter.tools.mail import MailServer
 from charter.tools.outbound import Place
 from charter.tools.webhooks import key_of, verify
 from tests.gate.test_external import everything_written, in_turn
-from tests.guarantees.world import ANN, OPS, Clock, Desk, template
+from tests.guarantees.world import ANN, BOB, OPS, Clock, Desk, template
 from tests.outside import outbound, outside_desk, place
 from tests.smtp import MailBox, mail_box
 from tests.web import Asked, Says, Site, site
@@ -142,13 +142,34 @@ async def test_one_that_cannot_be_delivered_is_a_dead_letter_and_the_run_goes_on
         letter = await desk.last(run.workflow_id, "EFFECT_DEAD_LETTERED")
         assert (letter["sent"], letter["code"]) == (sent, code)
         await desk.check_record()
-        with pytest.raises(Refused) as caught:
-            await desk.resolve(run.workflow_id, row.effect_id, "retry")
-        assert caught.value.error_code == "cannot_retry"
+        await desk.resolve(run.workflow_id, row.effect_id, "retry")
+        (row,) = await desk.effects()
+        assert row.status == "dead_lettered", "given up once more"
+        await desk.check_record()
         await desk.resolve(run.workflow_id, row.effect_id, "did_not_run", comment="told them by phone")
         assert await desk.effects() == []
         await desk.check_record()
-    assert len(web.asked) == sent
+    assert len(web.asked) == sent + 1
+
+
+async def test_an_operator_has_a_dead_letter_sent_again_after_the_runs_end(tmp_path: Path, web: Site) -> None:
+    web.answers = lambda _: Says(500)
+    steps = flow(hook(web, retry={"attempts": 1}))
+    async with outside_desk(tmp_path / "db", (steps,), outbound(HOOK), Clock()) as desk:
+        run = await desk.start("flow", input={"no": 1})
+        assert (await patiently(desk, run)).status == "completed"
+        (row,) = await desk.effects("dead_lettered")
+        web.answers = lambda _: Says(202)
+        with pytest.raises(Denied):
+            await desk.resolve(run.workflow_id, row.effect_id, "retry", by=BOB)
+        answer = await desk.resolve(run.workflow_id, row.effect_id, "retry")
+        assert (answer.status, await desk.effects()) == ("succeeded", [])
+        with pytest.raises((NotFound, Refused)):
+            await desk.resolve(run.workflow_id, row.effect_id, "retry")
+        assert (await patiently(desk, run)).status == "completed"
+        await desk.check_record()
+    assert len({asked.headers["webhook-id"] for asked in web.asked}) == 1, "it is one message to who receives it"
+    assert len(web.asked) == 2
 
 
 async def test_a_lost_answer_is_no_doubt_that_stops_the_run(tmp_path: Path, web: Site) -> None:

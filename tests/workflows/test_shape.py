@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from charter.model.canonical import digest
 from charter.workflows.state import SHAPE, State
 
-PINNED = (3, "sha256:c736b00b9b4ff0aa385ed3697c8a12375cf8244a3e5af69a91830dfe4ceac106")
+PINNED = (4, "sha256:f878d0623fc30359be6af23eb3ddc983e72e40395c562a3214f6f60a457063ea")
 """``SHAPE``, and the digest of the schema that goes with it."""
 
 

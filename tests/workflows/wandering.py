@@ -219,6 +219,7 @@ def _run_step(run: Run, key: str) -> None:
 def _of_effect(run: Run, key: str, status: str, attempt: int) -> Iterator[tuple[str, Move]]:
     if status == "dead_lettered":
         yield "settled", partial(run.resolve, key, "did_not_run")
+        yield "sent again", partial(run.resolve, key, "retry")
         return
     if status == "in_doubt":
         for resolution in ("ran", "did_not_run", "retry"):

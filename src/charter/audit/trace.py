@@ -125,7 +125,7 @@ class _Trace:
         except (KeyError, ValidationError):
             self.say("known_event", f"{event.type} is unknown, or its payload has another shape.")
         else:
-            self._check_life(event.type)
+            self._check_life(event.type, getattr(data, "effect_id", ""))
             begins = getattr(data, "attempt", 0) == 1 and event.type == "TOOL_INVOKE"
             if self.paused and (begins or getattr(data, "status", "") in ("opened", "granted")):
                 self.say("nothing_new_while_paused", f"{event.type} comes while the run is paused.")
@@ -146,8 +146,10 @@ class _Trace:
         if (event.tenant, event.stream) != (before.tenant, before.stream) or event.seq <= before.seq:
             self.say("one_workflow", f"The event is number {event.seq} of {event.tenant}, {event.stream}.")
 
-    def _check_life(self, type_: str) -> None:
+    def _check_life(self, type_: str, effect_id: str) -> None:
         run = self.run
+        if type_ in ("TOOL_INVOKE", "EFFECT_DEAD_LETTERED") and self.calls.is_letter(effect_id):
+            return  # a message that was given up, and that a person has sent again, leaves after the run's end too
         if not run.started and type_ != "WORKFLOW_STARTED":
             self.say("starts_first", f"{type_} comes before WORKFLOW_STARTED.")
             run.started = True  # say it once

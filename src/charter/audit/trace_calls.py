@@ -15,6 +15,7 @@ class _Effect:
     invoke: ev.ToolInvoke
     status: str = "running"
     retry: bool = False
+    letter: bool = False
 
 
 @dataclass(slots=True)
@@ -150,7 +151,13 @@ class Calls:
         self._ended(data.effect_id, ("running",), "in_doubt", data.attempt)
 
     def on_dead_letter(self, data: ev.EffectDeadLettered) -> None:
-        self._ended(data.effect_id, ("running",), "dead_lettered", data.attempt)
+        effect = self._ended(data.effect_id, ("running",), "dead_lettered", data.attempt)
+        if effect is not None:
+            effect.letter = True
+
+    def is_letter(self, effect_id: str) -> bool:
+        """A message that was given up once."""
+        return effect_id in self._effects and self._effects[effect_id].letter
 
     def on_resolved(self, data: ev.EffectResolved) -> None:
         retry = data.resolution == "retry"

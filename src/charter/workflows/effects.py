@@ -104,9 +104,9 @@ def _dead_letter(draft: Draft, effect: EffectState, outcome: EffectOutcome) -> e
     """The record of a message that is given up, where nobody else would hear of it."""
     step = _own_step(draft, effect)
     delivered = outcome.status == "succeeded" and not outcome.is_error
-    if not isinstance(step, NotificationStep) or delivered or step.on_failure != "skip" or not draft.state.live:
+    if not isinstance(step, NotificationStep) or delivered or step.on_failure != "skip":
         return None
-    if _retryable(effect, outcome) and failing.another_attempt(draft, step):
+    if not effect.resent and (not draft.state.live or _tried_again(draft, step, effect, outcome)):
         return None
     lost = "It may have arrived: " if outcome.status == "unknown" else ""
     return ev.EffectDeadLettered(
@@ -116,6 +116,10 @@ def _dead_letter(draft: Draft, effect: EffectState, outcome: EffectOutcome) -> e
         code=outcome.error_code or "tool_error",
         reason=(lost + (outcome.error_message or "It was not taken."))[:500],
     )
+
+
+def _tried_again(draft: Draft, step: NotificationStep, effect: EffectState, outcome: EffectOutcome) -> bool:
+    return _retryable(effect, outcome) and failing.another_attempt(draft, step)
 
 
 def _answered(draft: Draft, step: Step, output: object) -> None:
@@ -187,15 +191,10 @@ def resolve(draft: Draft, command: cmd.ResolveEffect, call: Call | None) -> None
         error = Refused(f"Effect {command.effect_id} is not in doubt.", code="not_in_doubt")
         draft.refuse("resolve_effect", error)
         return
-    if command.resolution == "retry" and effect.status == "dead_lettered":
-        error = Refused(
-            "A message that was given up is not sent again; its step is over.",
-            code="cannot_retry",
-            next_step="Settle it with ran or did_not_run. `on_failure: human_review` lets a person retry the next one.",
-        )
-        draft.refuse("resolve_effect", error)
-        return
-    if command.resolution == "retry" and (call is None or not draft.state.live):
+    message = (
+        effect.status == "dead_lettered"
+    )  # it may leave after its run's end: the run had asked for it while it was live
+    if command.resolution == "retry" and (call is None or not (draft.state.live or message)):
         error = Refused("It cannot run again: its tool or its workflow is gone.", code="cannot_retry")
         draft.refuse("resolve_effect", error)
         return

@@ -109,6 +109,7 @@ EFFECT: dict[tuple[str, str], str] = {
     ("running", "EFFECT_IN_DOUBT"): "in_doubt",
     ("running", "EFFECT_DEAD_LETTERED"): "dead_lettered",  # a message that was given up
     ("dead_lettered", "EFFECT_RESOLVED"): "ended",
+    ("dead_lettered", "TOOL_INVOKE"): "running",  # a person has it sent again
     ("in_doubt", "TOOL_RESULT"): "ended",  # the answer came after all
     ("in_doubt", "EFFECT_RESOLVED"): "ended",
     ("in_doubt", "TOOL_INVOKE"): "running",  # a person chose to run it again

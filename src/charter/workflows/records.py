@@ -92,13 +92,15 @@ class ProposalState:
 
 @dataclass(frozen=True, slots=True)
 class EffectState:
-    """An effect that has not ended; ``began`` is when its first attempt did."""
+    """An effect that has not ended; ``began`` is when its first attempt did. ``resent``: a message that was given up,
+    and that a person has sent again, whether or not its run is over."""
 
     invoke: ev.ToolInvoke
     status: str
     since: str
     reason: str | None = None
     began: str = ""
+    resent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ __all__ = [
     "changed",
 ]
 
-SHAPE = 3
+SHAPE = 4
 """Raised with every change of the state or of its fold: a snapshot of an older shape is left, and the log folded again."""
 
 
@@ -231,7 +231,9 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
     if before is not None and data.attempt != before.invoke.attempt + 1:
         raise KeyError(("attempt", data.attempt))
     began = before.began if before else time
-    effects = {**state.effects, data.effect_id: EffectState(invoke=data, status=status, since=time, began=began)}
+    resent = before is not None and before.resent
+    after = EffectState(invoke=data, status=status, since=time, began=began, resent=resent)
+    effects = {**state.effects, data.effect_id: after}
     if before is not None:
         return changed(state, effects=effects)
     if data.tool.startswith(f"{SERVER}__"):
@@ -290,7 +292,8 @@ def _effect_resolved(state: State, data: ev.EffectResolved, time: str) -> State:
         return _effect_ended(state, data.effect_id, "EFFECT_RESOLVED", ran=data.resolution == "ran")
     before = state.effects[data.effect_id]
     machine.EFFECT[(before.status, "EFFECT_RESOLVED")]
-    return changed(state, effects={**state.effects, data.effect_id: replace(before, since=time)})
+    resent = before.resent or before.status == "dead_lettered"
+    return changed(state, effects={**state.effects, data.effect_id: replace(before, since=time, resent=resent)})
 
 
 def _in_doubt(state: State, data: ev.EffectInDoubt, time: str) -> State:
