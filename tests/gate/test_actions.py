@@ -205,9 +205,21 @@ async def test_an_operator_sees_the_agent_that_works_there(opened: Open) -> None
         await told(desk, work, BOB)
 
 
-async def test_what_a_standing_grant_covers_is_told(desk: Desk) -> None:
-    work = await desk.session()
-    grant_id = await desk.grant(work.workflow_id, "counter__write_idempotent", uses=2)
-    [item] = (await told(desk, work, names=["counter__write_idempotent"])).invocations[0].tools
-    assert item.may == "needs_approval"
-    assert grant_id in item.reason
+@pytest.mark.parametrize("case_id", [None, "case-1"])
+async def test_what_a_standing_grant_covers_is_told_while_it_does(desk: Desk, case_id: str | None) -> None:
+    work = await desk.session(case_id="case-1")
+    tool = "counter__write_idempotent"
+    grant_id = await desk.grant(work.workflow_id, tool, uses=1, seconds=600, case_id=case_id)
+
+    async def said() -> Any:
+        [item] = (await told(desk, work, names=[tool])).invocations[0].tools
+        assert item.may == "needs_approval"
+        return item.reason
+
+    assert f"{grant_id} (1 uses left)" in await said()
+    await work.invoke(tool, what="a", value="b")
+    assert "grant" not in await said()
+    later = await desk.grant(work.workflow_id, tool, uses=1, seconds=600, case_id=case_id)
+    assert later in await said()
+    desk.clock.wait(601)
+    assert "grant" not in await said()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from charter.errors import CharterError, NotFound, Unavailable
+from charter.gate.grants import standing_grants
 from charter.model import commands as cmd
 from charter.model.actions import AgentActions, InvocationActions, Possible, PossibleProposal
 from charter.model.policy import Action, Decision, Facts
@@ -34,11 +35,16 @@ class Actions:
     def __init__(self, gate: Gate, agent: Principal, tools: tuple[ToolManifest, ...]) -> None:
         """``tools``: those that are told of."""
         self._gate, self._agent, self._tools = gate, agent, tools
+        self._grants: dict[str, list[tuple[str, int]]] = {}
 
     async def of(self, state: State, invocation_id: str | None) -> AgentActions:
         """Everything, or for one grant alone. Raises ``NotFound`` (``no_invocation``) when the agent does not hold it."""
         now = self._gate.moment()[0]
         template = await self._gate.templates.of(state.tenant, state.template_hash)
+        for item in await standing_grants(self._gate.parts.store, state):
+            bounds = item.given.bounds
+            if not item.revoked and item.uses_left > 0 and now < bounds.expires_at:
+                self._grants.setdefault(bounds.tool, []).append((item.given.grant_id, item.uses_left))
         held = [
             item
             for key, item in state.invocations.items()
@@ -106,7 +112,8 @@ class Actions:
             grant_id=None,
         ).model_copy(update={"input": None, "arguments_refused": None})
         unavailable = parts.unavailable(manifest.name)
-        return actions.tool(state, invocation, manifest, facts, self._decided(facts), unavailable)
+        grants = self._grants.get(manifest.name, ())
+        return actions.tool(state, invocation, manifest, facts, self._decided(facts), unavailable, grants)
 
     async def _proposal(self, state: State, item: ProposalState, now: str) -> PossibleProposal:
         made = item.made

@@ -30,8 +30,10 @@ def tool(
     facts: Facts,
     decision: Decision,
     unavailable: str | None,
+    grants: Sequence[tuple[str, int]],
 ) -> Possible:
-    """One governed tool. ``decision`` is on ``facts`` without arguments; ``unavailable``: why its upstream does not answer."""
+    """One governed tool. ``decision`` is on ``facts`` without arguments; ``unavailable``: why its upstream does not answer;
+    ``grants``: the standing ones for it, with the uses that are left."""
     name = manifest.name
     if (why := _not_in_step(invocation, name, facts, decision)) is not None:
         return why
@@ -49,10 +51,8 @@ def tool(
         )
     if decision.verdict == "permit":
         return _possible(name, "yes", "permitted", f"{decision.reason}{ruled}", "Call it.")
-    granted = _grants(state, name)
-    asked = _possible(
-        name, "needs_approval", decision.code, f"{decision.reason}{ruled}{granted}", "Call propose_action."
-    )
+    reason = f"{decision.reason}{ruled}{_covered(grants)}"
+    asked = _possible(name, "needs_approval", decision.code, reason, "Call propose_action.")
     return asked.model_copy(update={"approval_from": who(requirements_of(decision))})
 
 
@@ -76,13 +76,9 @@ def _ruled(invocation: InvocationState | None, name: str) -> str:
     return " The step has rules for its arguments." if held else ""
 
 
-def _grants(state: State, name: str) -> str:
-    found = [
-        f"{grant_id} ({grant.uses_left} uses left)"
-        for grant_id, grant in state.grants.items()
-        if grant.bounds.tool == name and not grant.revoked and grant.uses_left > 0
-    ]
-    return f" What a standing grant covers needs none: {', '.join(found)}." if found else ""
+def _covered(grants: Sequence[tuple[str, int]]) -> str:
+    found = ", ".join(f"{grant_id} ({left} uses left)" for grant_id, left in grants)
+    return f" What a standing grant covers needs none: {found}." if found else ""
 
 
 # -- proposals
