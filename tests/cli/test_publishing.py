@@ -42,7 +42,10 @@ def test_it_is_on_record_once_and_a_version_never_changes(project: Project) -> N
     assert (first["template"], first["published_by"]) == ("look@1", "oscar")
     assert project.ok("template", "show", "look", "--json").json["hash"] == first["template_hash"]
 
+    kept = project.folder / "templates" / "published" / "look@1.json"
+    kept.unlink()  # as after a crash between the record and the file
     again = project.ok("template", "publish", str(project.folder / file), "--as", "ann")
+    assert kept.exists()
     assert "look@1 was published before" in again.out
     assert on_record(project) == [first], "the same again changes nothing"
 

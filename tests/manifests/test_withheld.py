@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.manifests.redaction import redact_at
-from charter.manifests.withheld import Here, problems, reads, step_problem, withheld
+from charter.manifests.withheld import Here, handed_over, problems, reads, step_problem, withheld
 from charter.model.template import Template
 from charter.model.tool import ToolManifest
 
@@ -199,6 +199,18 @@ def test_what_another_tool_withholds_is_not_sent_beside() -> None:
     pointers = withheld(made, HERE)
     assert list(pointers) == ["/staff/*/ssn", "/staff/0/pin"]
     assert [item.where for item in problems(made, pointers, HERE)] == ["/steps/1/arguments"]
+
+
+def test_what_an_agent_hands_over_into_a_sensitive_argument_is_told() -> None:
+    ask = {"id": "ask", "type": "agent"}
+    for output in ("steps.ask.output.pin", "string(steps['ask'].output)"):
+        told = list(handed_over(template(ask, action("login", password=f"{{{{ {output} }}}}")), HERE))
+        assert [(item.where, "'ask'" in item.text) for item in told] == [("/steps/1/arguments", True)]
+    for fine in (
+        action("login", note="{{ steps.ask.output.pin }}"),
+        action("login", password="{{ steps.ask.status }}"),
+    ):
+        assert list(handed_over(template(ask, fine), HERE)) == []
 
 
 def test_a_tool_that_is_not_sensitive_any_more_is_noticed() -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from charter.manifests import phase_checks
 from charter.manifests.finding import Finding
-from charter.manifests.withheld import Here, problems, withheld
+from charter.manifests.withheld import Here, handed_over, problems, withheld
 from charter.model.outbound import SERVER
 from charter.model.placeholders import expressions_in
 from charter.model.template import (
@@ -53,6 +53,8 @@ def findings(template: Template, here: Installation, level: Level) -> Iterator[F
     known = Here(here.manifests.get, (here.templates or {}).get)
     for problem in problems(template, withheld(template, known), known):
         yield Finding(level, problem.where, problem.text, problem.mend)
+    for problem in handed_over(template, known):
+        yield Finding("warning", problem.where, problem.text, problem.mend)
     for index, step in enumerate(template.steps):
         where = f"/steps/{index}"
         if isinstance(step, ActionStep) and step.tool.startswith(f"{SERVER}__"):

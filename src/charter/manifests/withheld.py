@@ -37,6 +37,7 @@ _READ: Final = re.compile(rf"(?<![\w.])trigger\b((?:{_PART})*)")
 _NAME: Final = re.compile(r"""\.([A-Za-z_]\w*)|\[\s*(?:"([^"\\]*)"|'([^'\\]*)'|(\d+))\s*\]""")
 _CALLS: Final = re.compile(r"(arguments|input|url|headers|body|webhook|email)\b|.*/arguments$")
 _SHOWN: Final = re.compile(r"(^|/)(instructions|question|show|output|signal)$")
+_OUTPUT: Final = re.compile(r"""(?<![\w.])steps(?:\.([A-Za-z_]\w*)|\[\s*["']([^"']*)["']\s*\])\.output\b""")
 _HTTP: Final = (("headers",), ("body",))
 
 
@@ -106,6 +107,26 @@ def problems(template: Template, pointers: tuple[str, ...], here: Here) -> Itera
     for index, step in enumerate(template.steps):
         yield from _of_uses(_call_uses(step, f"/steps/{index}", here, 0), paths)
     yield from _of_uses(_other_uses(template), paths)
+
+
+def handed_over(template: Template, here: Here) -> Iterator[Problem]:
+    """Where what an agent hands over, which is on record as it is, goes into a sensitive argument."""
+    agents = {step.id for step in template.steps if isinstance(step, AgentStep)}
+    for index, step in enumerate(template.steps):
+        for call in _calls(step, f"/steps/{index}", here, 0):
+            named = {name for source in _sensitive_sources(call.value, (), call) for name in _OUTPUT.findall(source)}
+            for name in sorted(agents.intersection(part for parts in named for part in parts)):
+                yield Problem(
+                    call.where,
+                    f"what step {name!r} hands over is on record in the clear, and goes into a sensitive argument",
+                    "Let the agent make this call itself; the arguments are sealed then.",
+                )
+
+
+def _sensitive_sources(value: Json, at: Path, call: _Call) -> Iterator[str]:
+    for place, text in _texts(value, at):
+        if _covered(place, call.sensitive, plain=False) is not None:
+            yield from expressions_in(text)
 
 
 def step_problem(step: Step, pointers: tuple[str, ...], here: Here) -> str | None:
@@ -200,17 +221,23 @@ def _call_uses(step: Step, where: str, here: Here, depth: int, *, sensitive: boo
 
 
 def _in_value(value: Json, at: Path, call: _Call) -> Iterator[_Use]:
+    for place, text in _texts(value, at):
+        alone = whole(text)
+        covers = _covered(place, call.sensitive, plain=alone is not None and _plain(alone))
+        for source in expressions_in(text):
+            yield _Use(call.where, _paths_of(source), covers)
+
+
+def _texts(value: Json, at: Path) -> Iterator[tuple[Path, str]]:
+    """Every text of a JSON value, with its place."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _in_value(item, (*at, str(key)), call)
+            yield from _texts(item, (*at, str(key)))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _in_value(item, (*at, str(index)), call)
+            yield from _texts(item, (*at, str(index)))
     elif isinstance(value, str):
-        alone = whole(value)
-        covers = _covered(at, call.sensitive, plain=alone is not None and _plain(alone))
-        for source in expressions_in(value):
-            yield _Use(call.where, _paths_of(source), covers)
+        yield at, value
 
 
 def _covered(at: Path, sensitive: tuple[Path, ...], *, plain: bool) -> tuple[Path, ...] | None:
