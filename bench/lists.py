@@ -46,6 +46,7 @@ LOOKS = (
     Look("a version", lambda _: Filter(template=f"{SIGNAL.name}@1")),
     Look("an owner", lambda _: Filter(owner="ann")),
     Look("blocked on approvals", lambda _: Filter(blocked_on="approval")),
+    Look("blocked on reviews, of which there are none", lambda _: Filter(blocked_on="review")),
     Look("blocked on nobody", lambda _: Filter(blocked_on="approval:nobody")),
     Look("older than", lambda middle: Filter(started_before=middle)),
     Look("newer than", lambda middle: Filter(started_after=middle)),

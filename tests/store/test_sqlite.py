@@ -290,6 +290,13 @@ async def test_erased_bytes_are_in_none_of_the_files(store: SqliteStore, path: P
         (WORKFLOWS, Filter(started_before="2027", started_after="2026")),
         (WORKFLOWS, Filter(template="t", status="failed", started_before="2027")),
         (WORKFLOWS, Filter(owner="ann", blocked_on="approval", started_after="2026")),
+        (WORKFLOWS, Filter(owner="ann", status="failed")),
+        (WORKFLOWS, Filter(owner="ann", template="t")),
+        (WORKFLOWS, Filter(owner="ann", template="t@1", started_before="2027")),
+        (WORKFLOWS, Filter(status="waiting", blocked_on="approval")),
+        (WORKFLOWS, Filter(template="t", blocked_on="approval")),
+        (WORKFLOWS, Filter(template="t@1", status="failed")),
+        (WORKFLOWS, Filter(template="t@1", blocked_on="agent:writer", started_before="2027")),
         (WORKFLOWS, Filter(extra={"case_id": "c"})),
         (APPROVALS, Filter()),
         (APPROVALS, Filter(status="pending")),
@@ -308,7 +315,8 @@ async def test_a_page_of_a_list_is_read_off_an_index(
     assert "USING INDEX" in plan
     assert "SCAN" not in plan
     assert "TEMP B-TREE" not in plan
-    assert plan.count("=?") >= sum(value is not None for value in (where.status, where.owner)) + 1
+    equal = sum(value is not None for value in (where.status, where.owner, where.template, where.blocked_on))
+    assert plan.count("=?") >= equal + 1, "the tenant, and every filter of the pair"
 
 
 async def test_many_events_in_one_batch_and_large_ones(store: SqliteStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -16,11 +17,13 @@ MAX_PAGE = 1000
 
 
 _MARKS = {"template": "@", "blocked_on": ":"}
-_NAMED = {
-    ("template", False): "substr(template, 1, instr(template, '@') - 1)",
-    ("blocked_on", False): "substr(blocked_on, 1, instr(blocked_on || ':', ':') - 1)",
+_FIRST_PARTS = {
+    "template": "substr(template, 1, instr(template, '@') - 1)",
+    "blocked_on": "substr(blocked_on, 1, instr(blocked_on || ':', ':') - 1)",
 }
-"""The first part alone, where the value has no second; these expressions are those of the indexes (0004_run_lists.sql)."""
+"""These expressions are those of the indexes (0004_run_lists.sql, 0005_list_pairs.sql)."""
+_NOT_NULL = {"blocked_on": " AND blocked_on IS NOT NULL"}
+"""Their indexes leave the other rows out, and SQLite must be told that those do not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class Listing:
         if not 1 <= page.limit <= MAX_PAGE:
             raise InvalidInput(f"A page has 1 to {MAX_PAGE} rows.", code="bad_page")
         conditions, values = ["tenant = ?"], [tenant]
-        for name, value in self._wanted(where).items():
-            conditions.append(f"{_NAMED.get((name, _MARKS.get(name, '') in value), name)} = ?")
+        for condition, value in _equal(self._wanted(where)):
+            conditions.append(condition)
             values.append(value)
         for mark, moment in ((">=", where.started_after), ("<", where.started_before)):
             if moment is not None:
@@ -76,6 +79,19 @@ class Listing:
                 next_step=f"Filter by {', '.join(sorted(self.filters))}.",
             )
         return wanted
+
+
+def _equal(wanted: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The conditions, so put that SQLite takes the index of a pair where there is one; a ``+`` keeps it off another."""
+    for name, value in wanted.items():
+        mark = _MARKS.get(name, "")
+        whole = mark in value
+        # A status says little beside what a run waits for.
+        beside = wanted.keys() - ({name, "status"} if name == "blocked_on" else {name})
+        if whole:
+            yield f"{'+' if mark and beside else ''}{name} = ?", value
+        if mark and (beside or not whole):
+            yield f"{_FIRST_PARTS[name]} = ?{_NOT_NULL.get(name, '')}", value.partition(mark)[0]
 
 
 def _read_cursor(text: str) -> tuple[str, str]:
