@@ -259,7 +259,6 @@ async def test_a_tool_that_changed_meanwhile_is_not_run_again(
 async def test_the_engine_s_commands_take_no_other_caller(desk: Desk, caller: Any) -> None:
     work = await desk.session()
     for command in (
-        cmd.AdvanceWorkflow(workflow_id=work.workflow_id),
         cmd.RunStep(workflow_id=work.workflow_id, step_id="work"),
         cmd.RecoverEffect(workflow_id=work.workflow_id, effect_id="eff_1", dead_instance="srv_1"),
     ):
