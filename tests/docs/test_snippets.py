@@ -12,6 +12,7 @@ import pytest
 from charter.manifests.templates import load_template
 from charter.manifests.tool_files import parse
 from charter.manifests.yaml_text import load
+from charter.model.fixture import Fixtures
 from charter.policies import PolicySources, load_policy_set, run_policy_tests, shipped_files, shipped_sources
 from charter.server.settings import load_settings
 from charter.tools.folder import load_folder
@@ -49,7 +50,7 @@ def test_toml_is_a_configuration_or_a_clients(page: Page, block: Block, tmp_path
 
 
 @pytest.mark.parametrize(("page", "block"), _snippets("yaml"))
-def test_yaml_is_a_template_a_tool_file_or_policy_tests(page: Page, block: Block) -> None:
+def test_yaml_is_a_template_a_tool_file_fixtures_or_policy_tests(page: Page, block: Block) -> None:
     value = load(block.text, page.name, code="docs").value
     assert isinstance(value, dict)
     if "steps" in value:
@@ -57,6 +58,8 @@ def test_yaml_is_a_template_a_tool_file_or_policy_tests(page: Page, block: Block
     elif "tests" in value:
         results = run_policy_tests(load_policy_set(shipped_sources()), {"docs.test.yaml": value})
         assert [result.problems for result in results if not result.passed] == []
+    elif "server" not in value:
+        assert Fixtures.model_validate({"answers": value}).answers
     else:
         # A page may leave out the pinned definitions, which nobody writes by hand.
         tools = [{**tool, **_pinned(tool)} for tool in value.get("tools", [])]

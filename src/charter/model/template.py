@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -367,7 +368,7 @@ class Template(Model):
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
-    @property
+    @cached_property
     def undoers(self) -> frozenset[str]:
         """The steps that only undo others, and are no part of the way that a run goes."""
         return frozenset(how.step for step in self.steps if (how := compensation(step)) is not None and how.step)
@@ -380,4 +381,7 @@ class Template(Model):
             return tuple(item.id for item in self.steps if (how := compensation(item)) and how.step == step.id)
         if step.needs is not None:
             return step.needs
-        return next(((item.id,) for item in reversed(self.steps[:index]) if item.id not in undoers), ())
+        for before in range(index - 1, -1, -1):
+            if self.steps[before].id not in undoers:
+                return (self.steps[before].id,)
+        return ()
