@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -121,6 +122,30 @@ async def test_once_it_is_erased_the_step_fails_and_the_record_stays_whole(
     await yes_to_all(desk)
     failed = await desk.last(run.workflow_id, "WORKFLOW_FAILED")
     assert (failed["code"], upstream.calls()) == ("erased", [])
+    await desk.check_record()
+
+
+async def test_a_call_that_is_begun_with_the_start_itself_gets_it_too(
+    desk_with: Opening, tmp_path: Path, upstream: Counting
+) -> None:
+    """Where an engine runs, the intent of the first call is in the commit that seals the input."""
+    desk = await desk_with(template("one", USE))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.engine.run)
+        with anyio.fail_after(60):
+            while desk.gate.driving.carrier is None:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            for _ in range(2):  # the first start of a template puts it into the store, and begins no call
+                run = await desk.start("one", input=INPUT)
+                while not (found := (await desk.store.approvals("default", Filter(status="pending"), Page()))[0]):  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                await desk.decide(found[0].approval_id)
+                while (await desk.queries.workflow(OPS, run.workflow_id)).status != "completed":  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert SECRET in await told(desk, run.workflow_id)
+    assert len(upstream.calls()) == 2
+    assert SECRET.encode() not in everything_on_disk(tmp_path)
     await desk.check_record()
 
 

@@ -78,7 +78,9 @@ class Starts:
             draft.claims.extend((scope, key, state.workflow_id) for scope, key in claims)
             draft.command_id = command_id
             draft.claims.extend(await self._gate.templates.claim(principal.tenant, template, template_hash))
-            if await self._gate.driving.commit_and_carry(draft, state, principal, ctx):
+            with self._gate.withholding.at_hand(draft):
+                committed = await self._gate.driving.commit_and_carry(draft, state, principal, ctx)
+            if committed:
                 self._gate.templates.remember(principal.tenant, template, template_hash)
                 return context(draft.last, template, principal, now)
         raise Unavailable("The start could not be recorded.", code="busy")

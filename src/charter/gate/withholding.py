@@ -6,6 +6,8 @@ folded from it, and in every text and condition the part is a marker.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from charter.errors import CharterError, Conflict, IntegrityError, InvalidInput
@@ -16,7 +18,7 @@ from charter.model.base import JsonObject
 from charter.model.digests import input_digest
 from charter.model.template import ChildStep, Step, Template
 from charter.workflows import expressions
-from charter.workflows.draft import Withheld
+from charter.workflows.draft import Draft, Withheld
 from charter.workflows.expressions import ExpressionError
 from charter.workflows.gate_steps import scope_of
 from charter.workflows.outbound import call_of
@@ -31,6 +33,7 @@ class Withholding:
 
     def __init__(self, parts: Parts, prepare: Preparer) -> None:
         self._prepare = prepare
+        self._at_hand: dict[str, JsonObject] = {}
         self._here = Here(parts.tools.find, lambda name: _latest(parts, name))
 
     def of_start(self, template: Template, value: JsonObject) -> Withheld | None:
@@ -52,6 +55,17 @@ class Withholding:
                 next_step=found.mend,
             )
         return Withheld(pointers, shown)
+
+    @contextmanager
+    def at_hand(self, draft: Draft) -> Iterator[None]:
+        """While a start is committed: its first calls are made before what it seals is in the store."""
+        mine = {item.ref: item.content for item in draft.secrets}
+        self._at_hand.update(mine)
+        try:
+            yield
+        finally:
+            for ref in mine:
+                self._at_hand.pop(ref, None)
 
     async def same_input(self, state: State, value: JsonObject) -> bool:
         """Whether the run was started with this input. One whose sealed part was erased is judged by what is left."""
@@ -103,7 +117,8 @@ class Withholding:
 
     async def _real(self, state: State) -> JsonObject:
         """The whole input. Raises ``NotFound`` (``erased``), ``IntegrityError`` where it is not what was sealed."""
-        content = await self._prepare.secret(state.tenant, state.sealed_ref or "")
+        ref = state.sealed_ref or ""
+        content = self._at_hand.get(ref) or await self._prepare.secret(state.tenant, ref)
         value: JsonObject = content["input"]
         found = input_digest(
             tenant=state.tenant, workflow_id=state.workflow_id, value=value, salt=str(content.get("salt"))
