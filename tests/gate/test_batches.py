@@ -190,7 +190,7 @@ async def test_one_that_fails_is_told_as_such_and_hinders_no_other(desk: Desk, u
     assert reply.results[3].content == ()
     with pytest.raises(Refused) as refusal:
         await batch(work, ids[2])
-    assert told(refusal) == {0: "already_used"}, "what is in doubt is not repeated"
+    assert told(refusal) == {0: "effect_in_doubt"}, "what is in doubt is not repeated"
     await desk.check_record()
 
 

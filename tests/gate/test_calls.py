@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from charter.errors import Denied, InvalidInput, NotFound, Refused
 from charter.model import commands as cmd
+from charter.model.effect import Effect
 from charter.model.principal import Principal
-from tests.guarantees.upstream import Counting
+from charter.tools.runner import Runner
+from tests.gate.conftest import Open
+from tests.guarantees.upstream import Counting, Governed
 from tests.guarantees.world import AGENT, ANN, BOB, OTHER_AGENT, Desk
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +105,36 @@ async def test_the_same_arguments_without_the_proposal_find_it_and_use_it_up(des
     assert (await work.invoke("counter__charge", account="acme", cents=5)).status == "succeeded"
     assert (await work.invoke("counter__charge", account="acme", cents=5)).status == "pending_approval"
     assert len(upstream.calls()) == 1
+
+
+class Noting:
+    """Runs the tools, and notes the text of the arguments that leave."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.sent: list[str] = []
+
+    async def run(self, effect: Effect, **more: Any) -> Any:
+        self.sent.append(json.dumps(effect.arguments))
+        return await self._runner.run(effect, **more)
+
+    async def preview(self, *_: Any) -> None:
+        return None
+
+
+@pytest.mark.guarantee("G3")
+@pytest.mark.parametrize(("approved", "sent"), [(0, -0.0), (0.0, 0), (1, 1.0)])
+async def test_what_runs_is_what_was_approved_to_the_last_byte(
+    opened: Open, tools: tuple[Governed, Runner], approved: float, sent: float
+) -> None:
+    """Equal calls (RFC 8785) may be written in several ways; people saw one of them."""
+    runner = Noting(tools[1])
+    desk = await opened(runner=runner)
+    work = await desk.session()
+    await work.approved("counter__slow", seconds=approved)
+    assert (await work.invoke("counter__slow", seconds=sent)).status == "succeeded"
+    assert runner.sent == [json.dumps({"seconds": approved})]
+    await desk.check_record()
 
 
 @pytest.mark.guarantee("G3")

@@ -200,7 +200,8 @@ async def test_after_a_crash_any_other_call_is_in_doubt(
         assert [row.status for row in await desk.effects()] == ["in_doubt"]
         with pytest.raises(Refused) as refused:
             await work.run(proposal_id)
-        assert refused.value.error_code == "already_used"
+        assert refused.value.error_code == "effect_in_doubt"
+        assert "Do not propose it again" in refused.value.next_step
         assert len(upstream.calls()) == sends
         await desk.check_record()
 

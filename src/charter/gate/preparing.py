@@ -134,7 +134,9 @@ class Preparer:
         checked = check_arguments(manifest, arguments)
         if manifest.server == SERVER:
             manifest = fitted(manifest, checked)
-        proposal = await self._matching(state, manifest, checked, invocation_id, step_id) if match else None
+        proposal = None
+        if match and (found := await self._matching(state, manifest, checked, invocation_id, step_id)):
+            proposal, checked = found  # equal is not the same to the byte (1.0 and 1): what runs is what people saw
         return await self._call(state, principal, manifest, checked, now, proposal, invocation_id, step_id)
 
     async def _matching(
@@ -144,7 +146,7 @@ class Preparer:
         arguments: JsonObject,
         invocation_id: str | None,
         step_id: str | None,
-    ) -> ProposalState | None:
+    ) -> tuple[ProposalState, JsonObject] | None:
         for proposal in reversed(state.proposals.values()):
             made = proposal.made
             if made.tool != manifest.name or made.agent_invocation_id != invocation_id:
@@ -154,11 +156,11 @@ class Preparer:
             if step_id is not None and made.step_id != step_id:
                 continue
             try:
-                _, salt = await self.real_call(state.tenant, proposal)
+                proposed, salt = await self.real_call(state.tenant, proposal)
             except NotFound:
                 continue  # its arguments were erased: nothing can be matched with it any more
             if self._digest(state, proposal, arguments, salt) == made.digest:
-                return proposal
+                return proposal, proposed
         return None
 
     async def _call(

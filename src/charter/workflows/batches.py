@@ -63,7 +63,7 @@ def _refusal(problems: list[tuple[int, Member, CharterError]], asked: int) -> Re
     named = [f"{member.proposal_id} ({problem.error_code})" for _, member, problem in problems[:_NAMED]]
     more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
     return Refused(
-        f"Nothing of this batch has run: of {asked} proposals these may not run now: {', '.join(named)}{more}.",
+        f"This request has run nothing: of its {asked} proposals these may not run now: {', '.join(named)}{more}.",
         code="batch_not_ready",
         next_step="Do for each what detail.members says, then send the batch again; or send it without them.",
         detail={

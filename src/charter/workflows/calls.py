@@ -231,12 +231,7 @@ def spent(state: State, proposal: ProposalState) -> Refused | None:
     """Why a proposal can never run any more, or None."""
     made = proposal.made
     if proposal.effect_id is not None:
-        return Refused(
-            f"Proposal {made.proposal_id} has run already (effect {proposal.effect_id}); a proposal and its approval are good "
-            "for one call.",
-            code="already_used",
-            next_step="If you need the call again, propose it again with propose_action.",
-        )
+        return _used(state, made.proposal_id, proposal.effect_id)
     if proposal.replaced_by is not None:
         return Refused(
             f"Proposal {made.proposal_id} was replaced by {proposal.replaced_by}.",
@@ -245,6 +240,28 @@ def spent(state: State, proposal: ProposalState) -> Refused | None:
         )
     approval = state.approvals.get(proposal.approval_id or "")
     return _rejected(approval) if approval is not None and approval.status == "rejected" else None
+
+
+def _used(state: State, proposal_id: str, effect_id: str) -> Refused:
+    effect = state.effects.get(effect_id)
+    if effect is not None and effect.status == "in_doubt":
+        return Refused(
+            f"Proposal {proposal_id} was sent to its tool (effect {effect_id}), and nobody knows yet whether it ran.",
+            code="effect_in_doubt",
+            next_step="Do not propose it again: it may have run. An operator finds out and settles it with "
+            f"`charter effects resolve {effect_id}`; get_workflow tells when that is done.",
+        )
+    if effect is not None:
+        return Refused(
+            f"Proposal {proposal_id} is running (effect {effect_id}).",
+            code="already_used",
+            next_step="Call get_workflow to follow it.",
+        )
+    return Refused(
+        f"Proposal {proposal_id} has run already (effect {effect_id}); a proposal and its approval are good for one call.",
+        code="already_used",
+        next_step="If you need the call again, propose it again with propose_action.",
+    )
 
 
 def _answer_pending(draft: Draft, call: Call, proposal: ProposalState) -> None:
