@@ -470,6 +470,7 @@ class Governed(RuleBasedStateMachine):
         proposed = [item[3] for item in self.proposals if item[:2] == (tenant, workflow_id)]
         if proposed:
             tries.append(cmd.InvokeTool(**ids, proposal_id=proposed[-1]))
+            tries.append(cmd.InvokeBatch(**ids, proposal_ids=(proposed[-1],)))
         before = self.size(tenant)
         for command in tries:
             assert isinstance(self.handle(other, who, command), CharterError)
