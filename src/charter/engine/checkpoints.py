@@ -111,9 +111,12 @@ class Checkpointer:
         last = loop.time()
         while True:
             await asyncio.sleep(min(1.0, self._every_seconds))
-            if loop.time() - last >= self._every_seconds or await self._many_new():
-                await self.checkpoint_all()
-                last = loop.time()
+            try:
+                if loop.time() - last >= self._every_seconds or await self._many_new():
+                    await self.checkpoint_all()
+                    last = loop.time()
+            except CharterError as error:  # a store that does not answer now will answer again
+                logger.warning("checkpoints wait for the store: %s", error.error_code)
 
     async def sign_last(self) -> None:
         """The checkpoints with which a process ends, also when it ends because it was cancelled."""

@@ -93,18 +93,15 @@ class Outbox:
         token = -1
         async with anyio.create_task_group() as tasks:
             while True:
-                for tenant in {*await self._tenants(), *self._by_tenant} - known:
-                    for each in self._of(tenant):
-                        tasks.start_soon(self._drive, each, tenant, await self._place(each, tenant, new=True))
-                    known.add(tenant)
+                try:
+                    for tenant in {*await self._store.tenants(), *self._by_tenant} - known:
+                        places = [await self._place(each, tenant, new=True) for each in self._of(tenant)]
+                        for each, place in zip(self._of(tenant), places, strict=True):
+                            tasks.start_soon(self._drive, each, tenant, place)
+                        known.add(tenant)
+                except CharterError as error:  # a store that does not answer now will answer again
+                    logger.warning("the outbox waits for the store: %s", error.error_code)
                 token = await self._outlet.more(token)
-
-    async def _tenants(self) -> list[str]:
-        try:
-            return await self._store.tenants()
-        except CharterError as error:
-            logger.warning("the outbox waits for the store: %s", error.error_code)
-            return []
 
     def _of(self, tenant: str) -> tuple[Subscriber, ...]:
         return (*self._everywhere, *self._by_tenant.get(tenant, ()))
