@@ -29,7 +29,7 @@ test-all: test test-slow
 
 # The property tests on examples that were never tried: a failure prints how to have it again.
 search: $(STAMP)
-	CHARTER_HYPOTHESIS=search $(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/guarantees/test_stateful.py
+	CHARTER_HYPOTHESIS=search $(BIN)/python -m pytest -n auto --dist loadfile -m slow tests/guarantees/test_stateful.py tests/guarantees/test_crash.py
 	CHARTER_HYPOTHESIS=search $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/workflows tests/manifests tests/audit \
 	  tests/policies tests/store tests/guarantees/test_stateful.py
 

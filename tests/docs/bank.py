@@ -1,6 +1,7 @@
 """An upstream for the pages: a real MCP server over stdio that can change a tool and can die in the middle of a call.
 
-``python bank.py FOLDER``: a file ``changed`` there gives ``balance`` another description, ``dies`` ends the process in ``pay``.
+``python -m tests.docs.bank FOLDER``: a file ``changed`` there gives ``balance`` another description, ``dies`` ends the
+process in ``pay``.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Terminal:
         programs = self.home / "bin"
         programs.mkdir()
         npx = programs / "npx"  # in the place of the package runner: a real MCP server
-        npx.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("bank.py")}" "{self.home}"\n')
+        npx.write_text(f"#!/bin/sh\nexec {shlex.join(forked.command('tests.docs.bank', str(self.home)))}\n")
         npx.chmod(0o700)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHARTER_", "OTEL_"))}
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), kept.get("PATH", "")])
