@@ -130,20 +130,21 @@ async def test_a_call_that_is_begun_with_the_start_itself_gets_it_too(
 ) -> None:
     """Where an engine runs, the intent of the first call is in the commit that seals the input."""
     desk = await desk_with(template("one", USE))
+    runs: list[str] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(desk.engine.run)
         with anyio.fail_after(60):
             while desk.gate.driving.carrier is None:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
             for _ in range(2):  # the first start of a template puts it into the store, and begins no call
-                run = await desk.start("one", input=INPUT)
+                runs.append((await desk.start("one", input=INPUT)).workflow_id)
                 while not (found := (await desk.store.approvals("default", Filter(status="pending"), Page()))[0]):  # noqa: ASYNC110
                     await anyio.sleep(0.01)
                 await desk.decide(found[0].approval_id)
-                while (await desk.queries.workflow(OPS, run.workflow_id)).status != "completed":  # noqa: ASYNC110
+                while (await desk.queries.workflow(OPS, runs[-1])).status != "completed":  # noqa: ASYNC110
                     await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
-    assert SECRET in await told(desk, run.workflow_id)
+    assert [SECRET in await told(desk, run) for run in runs] == [True, True]
     assert len(upstream.calls()) == 2
     assert SECRET.encode() not in everything_on_disk(tmp_path)
     await desk.check_record()
