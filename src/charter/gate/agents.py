@@ -109,12 +109,11 @@ class AgentCommands:
             if decision.verdict == "permit" and not live:
                 raise denied(decision.model_copy(update={"verdict": "deny", "code": "no_invocation"}))
             given = await self._gate.given(state, principal, now, mint, facts=facts, decision=decision)
-            if live:
-                self._gate.templates.check_output(given.template, state, command)
-                given = replace(
-                    given, schema_problems=self._gate.templates.schema_problems(given.template, state, command)
-                )
-            return rules.decide(state, command, given)
+            if not live:
+                return rules.decide(state, command, given)
+            handed = self._gate.templates.checked_output(given.template, state, command)
+            problems = self._gate.templates.schema_problems(given.template, state, handed)
+            return rules.decide(state, handed, replace(given, schema_problems=problems))
 
         draft = await self._gate.transact(principal, command.workflow_id or "", make, ctx)
         step_id = draft.state.invocations[command.agent_invocation_id or ""].step_id

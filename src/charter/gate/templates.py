@@ -25,8 +25,18 @@ def _compiled(schema_text: bytes) -> CompiledSchema:
     return compile_schema(orjson.loads(schema_text), what="The template's schema")
 
 
-def _check(schema: JsonObject, value: Json, what: str) -> None:
-    check_value(_compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)), value, what=what)
+_AS_START_LISTS = (
+    "Correct the fields named in detail.problems, by the input schema of the template, and start it again."
+)
+_AS_STEP_SHOWS = (
+    "Send `output` by the step's output_schema, which get_workflow shows, and call complete_step again; detail.problems "
+    "names the fields."
+)
+_AS_SUPPLIED = "Correct the fields named in detail.problems, by the step's output_schema in the template."
+
+
+def _of(schema: JsonObject) -> CompiledSchema:
+    return _compiled(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
 
 
 def pinned(text: str, template_hash: str) -> Template:
@@ -90,20 +100,39 @@ class KnownTemplates:
 
     def check_input(self, template: Template, _template_hash: str, value: JsonObject) -> None:
         """The input against the template's schema. Raises ``InvalidInput``."""
-        _check(template.input_schema, value, f"The input of {template.ref}")
+        schema = _of(template.input_schema)
+        check_value(schema, value, what=f"The input of {template.ref}", next_step=_AS_START_LISTS)
 
-    def check_output(self, template: Template, state: State, command: cmd.CompleteStep) -> None:
-        """What the agent hands over against its step's schema. Raises ``InvalidInput``."""
+    def checked_output(self, template: Template, state: State, command: cmd.CompleteStep) -> cmd.CompleteStep:
+        """The command with what the agent hands over, which its step's schema takes. Raises ``InvalidInput``.
+
+        A summary alone is the output ``{"summary": …}`` where the schema takes that.
+        """
         invocation = state.invocations[command.agent_invocation_id or ""]
         step = step_named(template, invocation.step_id)
-        if isinstance(step, AgentStep) and (schema := step.handed_over) is not None:
-            _check(schema, command.output, f"The output of step {step.id!r}")
+        if not isinstance(step, AgentStep) or step.handed_over is None:
+            return command
+        schema = _of(step.handed_over)
+        summary = {"summary": command.summary}
+        if command.output is None and command.summary and schema.accepts(summary):
+            return command.model_copy(update={"output": summary})
+        what = f"The output of step {step.id!r}"
+        if command.output is None and not schema.accepts(None):
+            raise InvalidInput(
+                f"{what} is missing.",
+                code="invalid_arguments",
+                next_step=_AS_STEP_SHOWS,
+                detail={"problems": [item.as_json() for item in schema.problems({}) or schema.problems(None)]},
+            )
+        check_value(schema, command.output, what=what, next_step=_AS_STEP_SHOWS)
+        return command
 
     def check_supplied(self, template: Template, command: cmd.ReviewStep) -> None:
         """What an operator supplies for an agent's work, which later steps read. Raises ``InvalidInput``."""
         step = next((item for item in template.steps if item.id == command.step_id), None)
         if command.resolution == "supply" and isinstance(step, AgentStep) and step.handed_over is not None:
-            _check(step.handed_over, command.output, f"The output of step {step.id!r}")
+            what = f"The output of step {step.id!r}"
+            check_value(_of(step.handed_over), command.output, what=what, next_step=_AS_SUPPLIED)
 
     def schema_problems(
         self, template: Template, state: State, command: cmd.CompleteStep
@@ -117,7 +146,9 @@ class KnownTemplates:
 
 
 def _problems(check: Check, output: Json) -> tuple[str, ...]:
-    schema = _compiled(orjson.dumps(check.document_schema, option=orjson.OPT_SORT_KEYS))
+    if check.document_schema is None:
+        return ()
+    schema = _of(check.document_schema)
     if check.artifact is None:
         value = output
     elif isinstance(output, dict) and check.artifact in output:

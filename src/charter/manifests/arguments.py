@@ -124,12 +124,17 @@ def check_arguments(manifest: ToolManifest, arguments: Json) -> JsonObject:
     raise _invalid(manifest.name, schema.problems(arguments))
 
 
-def check_value(schema: CompiledSchema, value: Json, *, what: str) -> None:
-    """Check any other value, such as a workflow's input; ``what`` names it in the ``invalid_arguments`` error."""
+def check_value(
+    schema: CompiledSchema, value: Json, *, what: str, next_step: str = "Correct the fields named in detail.problems."
+) -> None:
+    """Check any other value, such as a workflow's input; ``what`` names it in the ``invalid_arguments`` error.
+
+    ``next_step``: where its schema can be read, and what is to be done then.
+    """
     too_big = _too_big(value)
     problems = (Problem("", "size", too_big),) if too_big else schema.problems(value)
     if problems:
-        raise _invalid(what, problems)
+        raise _invalid(what, problems, next_step)
 
 
 def _too_big(value: Json) -> str | None:
@@ -177,13 +182,16 @@ def _problem(error: jsonschema_rs.ValidationError) -> Problem:
     return Problem(_pointer(error.instance_path), keyword, error.message[:300])
 
 
-def _invalid(what: str, problems: tuple[Problem, ...]) -> InvalidInput:
+_AS_DESCRIBED = "Correct the fields named in detail.problems as describe_tools shows the schema, and send it again."
+
+
+def _invalid(what: str, problems: tuple[Problem, ...], next_step: str = _AS_DESCRIBED) -> InvalidInput:
     first = problems[0]
     where = first.pointer or "the whole value"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return InvalidInput(
         f"{what} does not fit the schema: {where}: {first.message}{more}.",
         code="invalid_arguments",
-        next_step="Correct the fields named in detail.problems as describe_tools shows the schema, and send it again.",
+        next_step=next_step,
         detail={"problems": [problem.as_json() for problem in problems]},
     )

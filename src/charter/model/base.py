@@ -17,9 +17,9 @@ class Model(BaseModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-# One line without anything that cannot be seen or turns the reading order around. The last ones stand here as themselves:
-# regular expressions in JSON Schemas have no spelling for them that all engines know.
-LINE = "^[^\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
+# One line without anything that cannot be seen or turns the reading order around. All are written as ECMA 262 escapes, as
+# JSON Schema wants patterns: the schemas that are served must be free of what the pattern keeps out.
+LINE = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
 ShortText = Annotated[str, StringConstraints(max_length=500, pattern=LINE)]
 
 

@@ -304,7 +304,12 @@ def _complete() -> OwnTool:
             "workflow_id": WORKFLOW_ID,
             "agent_invocation_id": INVOCATION_ID,
             "output": {"description": "The step's result: any JSON, by output_schema where there is one."},
-            "summary": {"type": "string", "maxLength": 4000, "description": "What you did, in a few sentences."},
+            "summary": {
+                "type": "string",
+                "maxLength": 4000,
+                "description": "What you did, in a few sentences. Where output is left out and output_schema takes "
+                '{"summary": …}, this is the output.',
+            },
         },
         ("workflow_id", "agent_invocation_id"),
         of_model(WorkflowStepResult),
