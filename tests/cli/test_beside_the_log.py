@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+import orjson
 import pytest
 
+from charter.model.approval import ApprovalRequest
 from charter.store.sqlite.migrating import migrate
 from charter.store.sqlite.relisting import LISTS
 from tests.cli.recorded import Recorded
@@ -183,3 +185,54 @@ def test_an_old_copy_of_the_database_is_older_than_what_was_signed_since(recorde
     assert done.code == 3, done.both
     assert project.here("audit", "verify", "--json").json["first_bad"]["rule"] == "truncated"
     assert project.here("audit", "checkpoint").code == 3, "nor is it signed"
+
+
+# -- rows of an older version
+
+
+def requests_written_without(project: Project, *fields: str) -> None:
+    """As a version wrote them that did not know these fields yet."""
+    with closing(sqlite3.connect(project.database, isolation_level=None)) as raw:
+        rows = raw.execute("SELECT approval_id, request FROM approvals").fetchall()
+        assert rows
+        for approval_id, text in rows:
+            request = orjson.loads(text)
+            for name in fields:
+                request.pop(name)
+            raw.execute(
+                "UPDATE approvals SET request = ? WHERE approval_id = ?", (orjson.dumps(request).decode(), approval_id)
+            )
+
+
+def test_a_row_that_an_older_version_wrote_with_fewer_fields_says_the_same(recorded: Recorded) -> None:
+    new = [name for name, field in ApprovalRequest.model_fields.items() if not field.is_required()]
+    with closing(sqlite3.connect(recorded.project.database)) as raw:
+        requests = [orjson.loads(text) for (text,) in raw.execute("SELECT request FROM approvals")]
+    defaults = {name: ApprovalRequest.model_fields[name].get_default(call_default_factory=True) for name in new}
+    absent = [
+        name for name in new if all(orjson.loads(orjson.dumps(defaults[name])) == request[name] for request in requests)
+    ]
+    assert "dry_run" in absent
+    requests_written_without(recorded.project, *absent)
+    assert "Everything verifies" in recorded.project.ok("audit", "verify").out
+
+
+def test_a_field_of_a_request_that_does_not_say_its_default_may_not_be_missing(recorded: Recorded) -> None:
+    requests_written_without(recorded.project, "tool")
+    done = recorded.project.here("audit", "verify", "--json")
+    assert (done.code, done.json["findings"][0]["rule"]) == (3, "list_differs")
+
+
+@pytest.mark.parametrize(("field", "other"), [("dry_run", True), ("reason", "Something else"), ("unheard_of", 1)])
+def test_a_request_changed_in_a_field_is_found_in_a_row_of_an_older_version_too(
+    recorded: Recorded, field: str, other: object
+) -> None:
+    requests_written_without(recorded.project, "dry_run")
+    with closing(sqlite3.connect(recorded.project.database, isolation_level=None)) as raw:
+        raw.execute(
+            "UPDATE approvals SET request = json_set(request, ?, json(?)) WHERE status = 'pending'",
+            (f"$.{field}", orjson.dumps(other).decode()),
+        )
+    done = recorded.project.here("audit", "verify", "--json")
+    assert done.code == 3, done.both
+    assert done.json["findings"][0]["text"].startswith(f"approvals {recorded.approval_id}: request is another")

@@ -19,6 +19,7 @@ RULES = {
     "root_mismatch": "The events are not those that a signed checkpoint covers.",
     "checkpoint_invalid": "A checkpoint is not signed by a trusted key of this log, or is malformed.",
     "checkpoint_fork": "Two signed checkpoints of one size have different roots.",
+    "checkpoint_missing": "A signed checkpoint that was kept elsewhere is not in the store any more.",
     "proof_invalid": "An event's inclusion proof does not lead to a signed checkpoint.",
     "uncovered": "No valid checkpoint covers these events.",
     "list_differs": "A list, claim or pointer beside the log is not what the log makes of it.",
@@ -63,7 +64,7 @@ class Report:
 
     ``size`` leaves were read and gave ``root`` (None when the log is broken, or only one workflow was read).
     ``covered`` of them, from the beginning, are those that signed checkpoints vouch for; ``checkpoints`` have
-    matched. ``more`` findings were left out.
+    matched. ``more`` findings were left out. ``notices`` are worth a look, and nothing that is wrong.
     """
 
     tenant: str
@@ -73,6 +74,7 @@ class Report:
     checkpoints: int
     findings: tuple[Finding, ...] = ()
     more: int = 0
+    notices: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

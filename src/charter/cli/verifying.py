@@ -94,15 +94,18 @@ async def _verify_store(charter: Charter, workflow_id: str | None, trusted: list
 
 async def verify_log(charter: Charter, trusted: list[str], extra: Sequence[Path]) -> tuple[Report, set[str], Recheck]:
     """The log itself: order, hashes, checkpoints. Its workflows, and what has seen the events for what stands beside it."""
-    from charter.audit.checkpoint import VerifierKey
+    from charter.audit.checkpoint import VerifierKey, origin_of
     from charter.audit.verify import LogVerifier, SizedNote
+    from charter.cli.notes_elsewhere import notes_elsewhere
     from charter.gate.rechecking import Recheck
 
     tenant, store = charter.settings.tenant, charter.store
     vkeys = [VerifierKey.parse(text) for text in trusted] or charter.keys.verifiers(tenant)
-    notes = [SizedNote(text, size) for size, text in await store.checkpoints(tenant)]
-    notes += _kept_elsewhere(charter, extra)
+    elsewhere = notes_elsewhere(charter, extra, await store.tenants())  # first: a note is in the store before it leaves
+    stored = await store.checkpoints(tenant)
+    notes = [*(SizedNote(text, size) for size, text in stored), *elsewhere.sized()]
     trouble: list[Finding] = [] if trusted else too_late(charter.keys, tenant, notes)
+    trouble += elsewhere.missing({size for size, _ in stored}, vkeys, origin_of(tenant))
     try:
         head = await store.head(tenant)
     except CharterError as error:
@@ -112,7 +115,22 @@ async def verify_log(charter: Charter, trusted: list[str], extra: Sequence[Path]
     recheck = Recheck(charter.gate.parts, tenant)
     streams = await _feed(charter, verifier, recheck, head.size if head else None, trouble)
     report = verifier.finish()
-    return replace(report, findings=(*trouble, *report.findings)), streams, recheck
+    notices = elsewhere.notices if stored else (*elsewhere.notices, *await _unsigned(charter, report))
+    return replace(report, findings=(*trouble, *report.findings), notices=notices), streams, recheck
+
+
+async def _unsigned(charter: Charter, report: Report) -> list[str]:
+    """A log without any checkpoint that is older than a server would have left it: none was signed, or all were deleted."""
+    from charter.model.times import unix_ms_of
+
+    first = await charter.store.log(charter.settings.tenant, 0, 1) if report.ok else []
+    waits = charter.settings.audit.checkpoint_seconds * 1000
+    if not first or charter.gate.parts.clock() - unix_ms_of(parse_leaf(first[0].leaf).time) <= waits:
+        return []
+    return [
+        "No checkpoint of this log is in the store. If a server has run with it, they were deleted; "
+        "compare with one that was kept elsewhere (--checkpoints)."
+    ]
 
 
 async def _feed(
@@ -173,22 +191,6 @@ def _signed_size(note: bytes, key: VerifierKey) -> int | None:
         return verify_checkpoint(note, [key]).checkpoint.size
     except CharterError:
         return None
-
-
-def _kept_elsewhere(charter: Charter, extra: Sequence[Path]) -> list[SizedNote]:
-    from charter.audit.verify import SizedNote
-    from charter.server.app import kept_notes
-
-    published = charter.settings.audit.publish_file
-    kept = kept_notes(charter.settings).path(charter.settings.tenant)
-    files = [*extra, *(file for file in (published, kept) if file is not None and file.is_file())]
-    return [SizedNote(text) for file in files for text in split_notes(file.read_bytes())]
-
-
-def split_notes(data: bytes) -> list[bytes]:
-    """Signed notes that stand one after the other, an empty line between."""
-    parts = [part for part in data.strip(b"\n").split(b"\n\n") if part]
-    return [text + b"\n\n" + signatures + b"\n" for text, signatures in zip(parts[::2], parts[1::2], strict=False)]
 
 
 def _rules_online(charter: Charter, tenant: str, streams: Iterable[str]) -> list[Finding]:
@@ -296,6 +298,7 @@ def _tell(report: Report, as_json: bool) -> None:
                 "first_bad": first.as_json() if first else None,
                 "findings": [finding.as_json() for finding in report.findings],
                 "more": report.more,
+                "notices": report.notices,
             }
         )
     else:
@@ -320,6 +323,8 @@ def _print(report: Report) -> None:
     say(f"{report.size} events of tenant {report.tenant}; {report.checkpoints} signed checkpoints match.")
     if report.root is not None:
         say(f"root {report.root.hex()}")
+    for notice in report.notices:
+        note(notice)
     for finding in report.findings[:_MOST]:
         where = "" if finding.seq is None else f" event {finding.seq}"
         say(f"✗ {finding.rule}{where}: {finding.text}")

@@ -17,6 +17,7 @@ from charter.errors import CharterError, IntegrityError
 from charter.gate.loading import event_of
 from charter.gate.recording import listed
 from charter.model import events as ev
+from charter.model.approval import ApprovalRequest
 from charter.store.port import Batch, Claim, Relisting, StoredEvent
 from charter.workflows.children import CLAIM as CHILD
 from charter.workflows.signals import run_key, tenant_key
@@ -33,7 +34,15 @@ def relisting(tenant: str) -> Relisting:
     def make(stream: str, events: Iterable[StoredEvent]) -> Iterator[Batch]:
         return _of_run(tenant, stream, events) if stream.startswith("wf_") else _of_tenant(tenant, stream, events)
 
-    return Relisting(make, WHOLE_SCOPES)
+    return Relisting(make, WHOLE_SCOPES, {"approvals.request": _same_request})
+
+
+def _same_request(one: str, other: str) -> bool:
+    """As they are read: members in any order, and what a version did not know yet stands for its default."""
+    try:
+        return ApprovalRequest.model_validate_json(one) == ApprovalRequest.model_validate_json(other)
+    except ValidationError:
+        return False
 
 
 def _of_run(tenant: str, stream: str, stored: Iterable[StoredEvent]) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
@@ -138,12 +139,23 @@ def publisher(path: Path | None) -> Callable[[str, bytes], None] | None:
 
     def publish(_tenant: str, note: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        apart = b"\n\n" if _torn(path) else b""
         with path.open("ab") as file:
-            file.write(note + b"\n")
+            file.write(apart + note + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     return publish
+
+
+def _torn(path: Path) -> bool:
+    """Does the file end in the middle of a note, by a crash or a full disk? Of a pipe, or where none may read, nobody knows."""
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2))
+            return file.read() not in (b"", b"\n\n")
+    except OSError:
+        return False
 
 
 def _policies_follow_tools(registry: Registry, policies: PolicySets, tools: Tools) -> None:

@@ -10,7 +10,7 @@ Errors: ``VersionConflict`` (the stream moved: load and decide again), ``Already
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -192,10 +192,14 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class Relisting:
     """How lists are made of the log. ``make(stream, events)`` gives, for the events of one stream in order, batches without
-    events: their rows and claims. Of ``scopes`` it makes all claims there are; of other scopes, those that there must be."""
+    events: their rows and claims. Of ``scopes`` it makes all claims there are; of other scopes, those that there must be.
+
+    ``same`` tells whether two texts of a column (``approvals.request``) say the same: an older version wrote fewer fields.
+    """
 
     make: Callable[[str, Iterable[StoredEvent]], Iterator[Batch]]
     scopes: frozenset[str]
+    same: Mapping[str, Callable[[str, str], bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

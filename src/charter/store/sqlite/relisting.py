@@ -7,12 +7,10 @@ read in one transaction: what others commit meanwhile is not seen.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
-
-import orjson
 
 from charter.audit.merkle import Frontier
 from charter.store.port import Batch, Difference, Relisting, StoredEvent
@@ -21,6 +19,7 @@ from charter.store.sqlite.book import BAND, SEQ_BITS, Book
 from charter.store.sqlite.migrating import migrate
 
 Row = tuple[Any, ...]
+Same = Callable[[str, str], bool]
 
 LISTS = {
     "workflows": ("workflow_id",),
@@ -55,7 +54,7 @@ def differences(connection: sqlite3.Connection, tenant: str, made: Relisting, mo
         found = list(islice(_of_pointers(connection, tenant), most))
         if not found:  # only then can the streams be read as they were written
             with closing(made_anew(connection, tenant, made)) as scratch:
-                found = list(islice(_of_lists(connection, scratch, tenant, made.scopes), most))
+                found = list(islice(_of_lists(connection, scratch, tenant, made), most))
         return found
     finally:
         connection.execute("ROLLBACK")
@@ -164,20 +163,20 @@ def _put_claims(scratch: sqlite3.Connection, tenant: str, batches: Iterable[Batc
 
 
 def _of_lists(
-    connection: sqlite3.Connection, scratch: sqlite3.Connection, tenant: str, scopes: frozenset[str]
+    connection: sqlite3.Connection, scratch: sqlite3.Connection, tenant: str, made: Relisting
 ) -> Iterator[Difference]:
     for table, key in LISTS.items():
         columns = columns_of(scratch, table)
         sql = f"SELECT {', '.join((*key, *columns))} FROM {table} WHERE tenant = ? ORDER BY {', '.join(key)}"  # noqa: S608
         pairs = _paired(connection.execute(sql, (tenant,)), scratch.execute(sql, (tenant,)), len(key))
         for name, row, right in pairs:
-            if text := _told(row, right, columns, len(key)):
+            if text := _told(row, right, columns, [made.same.get(f"{table}.{column}") for column in columns]):
                 yield Difference(table, "/".join(name), text)
     sql = "SELECT scope, key, value FROM claims WHERE tenant = ? ORDER BY scope, key"
     for name, row, right in _paired(connection.execute(sql, (tenant,)), scratch.execute(sql, (tenant,)), 2):
-        if right is None and name[0] not in scopes:
+        if right is None and name[0] not in made.scopes:
             continue
-        if text := _told(row, right, ("value",), 2):
+        if text := _told(row, right, ("value",), (None,)):
             yield Difference("claims", ":".join(name), text)
 
 
@@ -203,28 +202,19 @@ def _paired(here: Iterator[Row], made: Iterator[Row], key: int) -> Iterator[tupl
             row, right = next(here, None), next(made, None)
 
 
-def _told(row: Row | None, right: Row | None, columns: tuple[str, ...], key: int) -> str | None:
-    """How two rows differ, if they do."""
+def _told(row: Row | None, right: Row | None, columns: Sequence[str], same: Sequence[Same | None]) -> str | None:
+    """How two rows differ, if they do. Their last values are those of the columns."""
     if row == right:
         return None
     if row is None:
         return "missing"
     if right is None:
         return "the log knows nothing of it"
-    for name, value, wanted in zip(columns, row[key:], right[key:], strict=True):
-        if value != wanted and not _same_json(value, wanted):
+    key = len(row) - len(columns)
+    for name, value, wanted, alike in zip(columns, row[key:], right[key:], same, strict=True):
+        if value != wanted and not (alike is not None and alike(value, wanted)):
             return f"{name} is {_short(value)}, the log says {_short(wanted)}"
     return None
-
-
-def _same_json(one: Any, other: Any) -> bool:
-    """Members may stand in another order: a leaf is canonical, and a row is as the command came in."""
-    if not isinstance(one, str) or not isinstance(other, str) or not one.startswith("{"):
-        return False
-    try:
-        return bool(orjson.loads(one) == orjson.loads(other))
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _short(value: Any) -> str:
