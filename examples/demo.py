@@ -44,7 +44,7 @@ class Story:
 
     def chapter(self, title: str) -> None:
         self._chapter += 1
-        print(f"\n{self._in(BOLD, f'{self._chapter}. {title}')}")
+        print(f"\n{self._in(BOLD, f'{self._chapter}. {title}')}", flush=True)
 
     def agent(self, text: str) -> None:
         print(f"   agent    {text}")
@@ -57,7 +57,7 @@ class Story:
             print(f"            {line}")
 
     def note(self, text: str) -> None:
-        print(f"   {self._in(DIM, text)}")
+        print(f"   {self._in(DIM, text)}", flush=True)
 
 
 def charter(folder: Path, *args: str, token: str | None = None) -> str:
@@ -142,6 +142,7 @@ async def connected(url: str, token: str, person: Person | None) -> AsyncIterato
 async def play(story: Story, folder: Path, url: str, ask_here: bool) -> str:
     """The scenario; answers the workflow's id."""
     story.chapter("Credentials")
+    story.note("charter token issue: making a credential …")
     agent_token = charter(folder, "token", "issue", "--agent", "scribe", "--acts-for", "you")
     story.note("An agent called scribe, acting for you. Its token names this server and nobody else.")
     async with connected(url, agent_token, Person(story) if ask_here else None) as client:
@@ -213,6 +214,7 @@ async def _write(story: Story, client: Client, ids: dict[str, Any], folder: Path
 def _second_person(story: Story, folder: Path, approval_id: str, ask_here: bool) -> None:
     why = "the answer given here was not enough" if ask_here else "there is no terminal to ask you on"
     story.note(f"{why}: ann, another person with a credential of her own, decides on the command line")
+    story.note("charter token issue: making a credential for ann …")
     token = charter(folder, "token", "issue", "--human", "ann", "--role", "approver")
     story.note(f"ann runs: charter approvals approve {approval_id}, which shows the exact call first")
     story.charter(charter(folder, "approvals", "approve", approval_id, "--yes", token=token), "good")
@@ -234,10 +236,11 @@ async def _finish(story: Story, client: Client, ids: dict[str, Any]) -> None:
 
 def audit(story: Story, folder: Path, workflow_id: str) -> None:
     story.chapter("What did it do, who allowed it, can you prove it?")
-    story.note(f"charter audit trace {workflow_id}")
+    story.note(f"charter audit trace {workflow_id}: reading what happened …")
     print("   " + charter(folder, "audit", "trace", workflow_id).replace("\n", "\n   "))
-    story.note("charter audit checkpoint; charter audit verify")
+    story.note("charter audit checkpoint: signing what the log holds now …")
     charter(folder, "audit", "checkpoint")
+    story.note("charter audit verify: checking every event, proof and signature …")
     story.charter(charter(folder, "audit", "verify"), "good")
 
 
@@ -251,15 +254,17 @@ async def main() -> None:
     folder = (args.folder or Path(tempfile.mkdtemp(prefix="charter-demo-"))).resolve()
     ask_here = sys.stdin.isatty() and sys.stdout.isatty() and not args.yes
     print("Workflows decide. Agents propose. Humans approve. Tools execute. Audit remembers everything.")
-    story.note(f"charter init {folder}")
+    story.note(f"charter init {folder}: keys, policies and an upstream …")
     charter(Path.cwd(), "init", str(folder))
     # The port is part of the server's URL, and the URL is the audience of every token: all commands must know it.
     os.environ.pop("CHARTER_TOKEN", None)
     with reserved_port() as port:
         os.environ["CHARTER_SERVER_PORT"] = str(port)
+        story.note("charter serve: starting …")
         async with serving(folder, port) as url:
             story.note(f"charter serve: {url}")
             workflow_id = await play(story, folder, url, ask_here)
+            story.note("Stopping the server …")
     audit(story, folder, workflow_id)
     database = folder / ".charter" / "charter.sqlite"
     print(f"\nThe database is {database}; look further with: cd {folder} && {_command()} audit log")

@@ -195,6 +195,9 @@ class Terminal:
             targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             wanted = [word for word in words[1:] if "=" not in word]
             assert set(wanted) <= set(targets), f"{shlex.join(words)}: the Makefile has no such target"
+        elif words[0] == ".":  # the environment that `make setup` makes; here its programs are on the path already
+            made = re.findall(r"^VENV \??:?= *(\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert words[1:] == [f"{made[0]}/bin/activate"], f"{shlex.join(words)}: the Makefile makes {made}"
         elif words[0] not in ELSEWHERE:
             raise AssertionError(f"$ {shlex.join(words)}\ntests/docs does not know what to do with {words[0]!r}")
 

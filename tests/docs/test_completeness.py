@@ -32,6 +32,16 @@ def row(page: str, name: str) -> str:
     return found
 
 
+def test_the_readme_counts_charters_own_tools_and_names_each() -> None:
+    names = list(own_tools([], "governed-session"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    counted = {"Nine": 9, "Ten": 10, "Eleven": 11, "Twelve": 12}
+    told = re.search(r"^(\w+) tools: (.+?) \(\[the MCP door\]", readme, re.MULTILINE | re.DOTALL)
+    assert told is not None
+    assert counted[told[1]] == len(names)
+    assert sorted(re.findall(r"`(\w+)`", told[2])) == sorted(names)
+
+
 @pytest.mark.parametrize("tool", own_tools([], "governed-session").values(), ids=lambda tool: tool.name)
 def test_each_of_charters_own_tools_is_listed_with_its_arguments(tool: object) -> None:
     name, takes = getattr(tool, "name"), getattr(tool, "takes")  # noqa: B009 - typed as object for the ids

@@ -14,9 +14,10 @@ from tests.support import ROOT, Harness, Upstreams, manifest_of, running_charter
 
 
 def harmless(tool: ToolManifest) -> ToolManifest:
-    """Everything runs without asking, so that the road itself can be looked at."""
+    """Everything runs without asking, so that the road itself can be looked at; ``environment`` is kept for bookkeepers."""
     change = {"risk": "low", "side_effects": "none", "sensitive_arguments": (), "sensitive_results": ()}
-    return tool.model_copy(update=change)
+    roles = {"roles": ("bookkeeper",)} if tool.upstream_name == "environment" else {}
+    return tool.model_copy(update={**change, **roles})
 
 
 @pytest.fixture(scope="session")

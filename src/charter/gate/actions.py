@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from charter.errors import CharterError, NotFound, Unavailable
 from charter.gate.grants import standing_grants
+from charter.gate.hiding import is_hidden
 from charter.model import commands as cmd
 from charter.model.actions import AgentActions, InvocationActions, Possible, PossibleProposal
 from charter.model.policy import Action, Decision, Facts
@@ -74,7 +75,10 @@ class Actions:
         unrun = [
             item
             for item in state.proposals.values()
-            if item.made.agent_invocation_id == key and item.effect_id is None and item.replaced_by is None
+            if item.made.agent_invocation_id == key
+            and item.effect_id is None
+            and item.replaced_by is None
+            and not is_hidden(self._gate.parts, self._agent, item.made.tool)
         ]
         proposals = tuple([await self._proposal(state, item, now) for item in unrun[-NEWEST:]])
         facts = facts_of.workflow_facts(state, self._agent, "step.complete")

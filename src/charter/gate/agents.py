@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from charter.errors import InvalidInput
+from charter.errors import CharterError, InvalidInput
 from charter.gate import outcomes
+from charter.gate.hiding import is_hidden, unknown_tool
 from charter.gate.parts import CallContext
 from charter.model import commands as cmd
 from charter.model.ids import Mint
 from charter.model.policy import Facts
 from charter.model.principal import Principal
+from charter.model.reply import ProposalView
 from charter.workflows import decide as rules
 from charter.workflows import facts as facts_of
 from charter.workflows.calls import denied
@@ -29,7 +31,25 @@ class AgentCommands:
         self._gate = gate
 
     async def handle(self, principal: Principal, command: Any, ctx: CallContext) -> Any:
-        """The verbs of an agent: without a live run of this tenant the policy is asked all the same, and says no."""
+        """The verbs of an agent: without a live run of this tenant the policy is asked all the same, and says no.
+
+        A no about a tool that the caller may not know of is the answer for unknown ones; the reason is on record.
+        """
+        try:
+            reply = await self._handle(principal, command, ctx)
+        except (CharterError, UnicodeEncodeError):
+            self._hide(principal, command)
+            raise
+        if isinstance(reply, ProposalView) and reply.decision == "deny":
+            self._hide(principal, command)
+        return reply
+
+    def _hide(self, principal: Principal, command: Any) -> None:
+        name = getattr(command, "tool", None) or ""
+        if getattr(command, "proposal_id", None) is None and is_hidden(self._gate.parts, principal, name):
+            raise unknown_tool(name) from None
+
+    async def _handle(self, principal: Principal, command: Any, ctx: CallContext) -> Any:
         workflow_id = command.workflow_id
         if not workflow_id or not command.agent_invocation_id:
             await self.outside(principal, command, ctx)

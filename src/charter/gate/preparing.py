@@ -8,6 +8,7 @@ import orjson
 
 from charter.errors import InvalidInput, NotFound, Refused
 from charter.gate.grants import NOTHING_AHEAD, Ahead, find_use
+from charter.gate.hiding import unknown_tool
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY, Attr
 from charter.manifests.arguments import check_arguments
@@ -17,7 +18,6 @@ from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.digests import call_digest
 from charter.model.outbound import SERVER
-from charter.model.plain_text import one_line
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
@@ -45,11 +45,7 @@ class Preparer:
         """The tool of this name. Raises ``NotFound`` (``unknown_tool``)."""
         found = self._parts.tools.find(name)
         if found is None:
-            raise NotFound(
-                f"There is no governed tool {one_line(name)!r}.",
-                code="unknown_tool",
-                next_step="Call describe_tools to see the tools that this invocation may use.",
-            )
+            raise unknown_tool(name)
         return found
 
     def _fitted(self, name: str, arguments: JsonObject) -> ToolManifest:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from charter.errors import NotFound, Refused
+from charter.gate import hiding
 from charter.gate.actions import Actions, working_in
 from charter.gate.grants import Standing, standing_grants
 from charter.model import commands as cmd
@@ -108,19 +109,11 @@ class Queries:
 
     def visible(self, principal: Principal) -> tuple[ToolManifest, ...]:
         """The tools that the policy could ever permit this principal."""
-        return tuple(tool for tool in self._parts.tools.all() if self._could_ever(principal, tool))
+        return tuple(tool for tool in self._parts.tools.all() if hiding.could_ever(self._parts, principal, tool))
 
-    def _could_ever(self, principal: Principal, tool: ToolManifest) -> bool:
-        return self._parts.evaluator.could_ever(
-            Facts(
-                principal=principal,
-                action="tool.invoke",
-                resource_type="Tool",
-                resource_id=tool.name,
-                tenant=principal.tenant,
-                tool=facts_of.tool_facts(tool, quarantined=False),
-            )
-        )
+    def hidden(self, principal: Principal, name: str) -> bool:
+        """Whether this tool is kept for roles that the principal does not hold, so that it must not know of it."""
+        return hiding.is_hidden(self._parts, principal, name)
 
     async def tools(self, principal: Principal, workflow_id: str, invocation_id: str) -> tuple[ToolView, ...]:
         """The tools that this invocation may use, with what each would need."""

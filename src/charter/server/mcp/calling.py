@@ -10,11 +10,13 @@ from mcp import MCPError
 from mcp_types import CallToolRequestParams, PaginatedRequestParams
 from pydantic import BaseModel, ValidationError
 
-from charter.errors import CharterError, InvalidInput, NotFound
+from charter.errors import CharterError, InvalidInput
+from charter.gate.hiding import unknown_tool
 from charter.model import commands as cmd
 from charter.model.base import JsonObject
 from charter.model.principal import Principal
 from charter.model.reply import WorkflowContext
+from charter.model.tool import ToolManifest
 from charter.server.mcp import batching, results, wording
 from charter.server.mcp.approving import Approving
 from charter.server.mcp.asking import Context, is_modern
@@ -174,16 +176,20 @@ class Tools:
     async def _own_name(self, incoming: Incoming, name: str) -> JsonObject:
         manifest = self._door.gate.parts.tools.find(name)
         if manifest is None:
-            raise NotFound(
-                f"There is no tool {name[:200]!r}.",
-                code="unknown_tool",
-                next_step="Call tools/list, or describe_tools within a workflow, to see the tools that there are.",
-            )
+            raise unknown_tool(name)
+        try:
+            return await self._governed_call(incoming, manifest)
+        except (CharterError, UnicodeEncodeError):
+            if self._door.queries.hidden(incoming.principal, name):  # its schema too says that there is such a tool
+                raise unknown_tool(name) from None
+            raise
+
+    async def _governed_call(self, incoming: Incoming, manifest: ToolManifest) -> JsonObject:
         listed = self._door.governed.of(manifest)
         given = incoming.arguments
         if listed.wrapped:
             results.unknown_fields(given, (*IDS, "arguments"))
-        arguments = {key: given[key] for key in IDS if key in given} | {"tool": name}
+        arguments = {key: given[key] for key in IDS if key in given} | {"tool": manifest.name}
         own = listed.own_arguments(given)
         if own or "proposal_id" not in given:  # a proposal alone runs what was proposed
             arguments["arguments"] = own
