@@ -562,8 +562,24 @@ def test_a_standing_grant_covers_so_many_calls_of_its_tool() -> None:
         assert rules(lie) == ["grant_within_bounds"] * 2
 
 
+def test_a_standing_grant_covers_no_call_of_who_gave_it_also_where_it_was_given_for_the_case() -> None:
+    trace = granted_run(1, 1)
+    assert rules(with_data(trace, "GRANT_GIVEN", given_by=AGENT.id.upper())) == ["grant_by_another_person"]
+    decided = at(trace, "TOOL_INVOKE") - 1
+    facts = trace[decided].data["facts"]
+    nth = [event.seq for event in trace if event.type == "POLICY_DECISION"].index(trace[decided].seq)
+    for giver, found in ((BOB.id, []), (CAT.id, ["grant_by_another_person"])):
+        told = with_data(trace, "POLICY_DECISION", nth, facts={**facts, "grant_given_by": giver})
+        assert rules(told) == found
+    of_case = without(trace, "GRANT_GIVEN")
+    for giver, found in ((BOB.id, []), (AGENT.id, ["grant_by_another_person"])):
+        told = with_data(of_case, "POLICY_DECISION", nth, facts={**facts, "grant_given_by": giver})
+        assert [rule for rule in rules(told) if rule.startswith("grant")] == found
+
+
 def test_every_rule_has_a_lie_that_it_catches() -> None:
-    assert {rule for rule, _ in CASES.values()} | {"grant_within_bounds"} == TRACE_RULES.keys()
+    shown_above = {"grant_within_bounds", "grant_by_another_person"}
+    assert {rule for rule, _ in CASES.values()} | shown_above == TRACE_RULES.keys()
 
 
 def test_every_event_type_is_seen_in_some_run() -> None:

@@ -55,6 +55,53 @@ async def test_a_grant_ends_with_its_time_and_when_it_is_taken_back(desk: Desk, 
     assert len(upstream.calls()) == 1
 
 
+EVE = Principal(id="eve", kind="human")
+EVES = Principal(id="agent:eves", kind="agent", roles=("agent",), acts_for="eve")
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("case", [None, "case 7"])
+async def test_a_grant_never_covers_the_calls_of_who_gave_it(desk: Desk, upstream: Counting, case: str | None) -> None:
+    work = await desk.session(by=EVE, case_id="case 7")
+    await desk.grant(work.workflow_id, WRITE, by=EVE, case_id=case)
+    await desk.grant(work.workflow_id, WRITE, by=EVE.model_copy(update={"id": "ＥVE", "roles": ("approver",)}))
+    assert (await work.invoke(WRITE, what="a", value="1")).status == "pending_approval"
+    assert not upstream.calls()
+    await desk.grant(work.workflow_id, WRITE, by=BOB, case_id=case)
+    assert (await work.invoke(WRITE, what="a", value="1")).status == "succeeded"
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G4")
+async def test_a_grant_of_the_agent_s_person_covers_what_they_could_approve(desk: Desk, upstream: Counting) -> None:
+    work = await desk.session(by=EVES)
+    _, approval_id = await work.asked(WRITE, what="a", value="0")
+    assert (await desk.decide(approval_id, by=EVE)).status == "approved"
+    await desk.grant(work.workflow_id, WRITE, by=EVE)
+    assert (await work.invoke(WRITE, what="a", value="1")).status == "succeeded"
+    told = (await desk.last(work.workflow_id, "POLICY_DECISION"))["facts"]
+    assert isinstance(told, dict)
+    assert told["grant_given_by"] == "eve"  # on the call's own record
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G4")
+async def test_a_case_s_grant_counts_only_in_runs_where_its_giver_may_decide(desk: Desk, upstream: Counting) -> None:
+    """``case_id`` is a name that each caller chooses: it opens nobody's run to a stranger's grant, nor uses one up."""
+    theirs = await desk.session(case_id="case 7")  # ann's agent's
+    eves = await desk.session(by=EVES, case_id="case 7")
+    grant_id = await desk.grant(eves.workflow_id, WRITE, by=EVE, uses=1, case_id="case 7")
+    assert (await theirs.invoke(WRITE, what="a", value="1")).status == "pending_approval"
+    left = {item.given.grant_id: item.uses_left for item in await desk.queries.grants(ANN, theirs.workflow_id)}
+    assert left == {grant_id: 1}
+    assert (await eves.invoke(WRITE, what="a", value="2")).status == "succeeded"
+    await desk.grant(theirs.workflow_id, WRITE, by=BOB, uses=2, case_id="case 7")  # an approver decides in both
+    for n, work in enumerate((theirs, eves)):
+        assert (await work.invoke(WRITE, what="b", value=str(n))).status == "succeeded"
+    assert len(upstream.calls()) == 3
+    await desk.check_record()
+
+
 @pytest.mark.guarantee("G4")
 @pytest.mark.parametrize(
     ("by", "channel", "tool"),

@@ -57,6 +57,7 @@ TRACE_RULES = {
     "approval_duties_separate": "Nobody has a part in approving two steps that are not for the same person.",
     "approval_quorum": "A request is approved when each of its requirements is met by distinct people.",
     "approval_used_once": "An approval is good for one call.",
+    "grant_by_another_person": "A standing grant covers no call of the person who gave it, and the call says who that is.",
     "grant_within_bounds": "A call under a standing grant is within its tool, uses and time, and it was not revoked.",
     "known_event": "Every event has a known type and a payload of its shape.",
 }

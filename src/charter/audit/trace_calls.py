@@ -8,6 +8,8 @@ from typing import Any
 
 from charter.audit.trace_approvals import Approvals, Run, Say
 from charter.model import events as ev
+from charter.model.policy import Facts
+from charter.model.principal import person_key
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Calls:
         self._approvals = Approvals(run, say, self._proposals)
         self._effects: dict[str, _Effect] = {}
         self._grants: dict[str, _Grant] = {}
+        self._asked: dict[str, Facts] = {}  # digest: what the policy was last told of this call
 
     def see(self, type_: str, data: Any) -> None:
         """Read one event of a type that this class follows; others are of no concern."""
@@ -55,6 +58,8 @@ class Calls:
     def on_policy(self, data: ev.PolicyDecision) -> None:
         if data.digest is not None:
             self._permits[data.digest] = data.verdict == "permit" and data.action == "tool.invoke"
+            if data.facts is not None:
+                self._asked[data.digest] = data.facts
 
     def on_grant(self, data: ev.GrantGiven) -> None:
         self._grants[data.grant_id] = _Grant(data, data.bounds.uses)
@@ -123,12 +128,26 @@ class Calls:
 
     def _use_grant(self, grant_id: str, data: ev.ToolInvoke) -> None:
         grant = self._grants.get(grant_id)
+        self._check_giver(grant, data)
         if grant is None:
             return  # given for the case, in another workflow's record
         bounds = grant.given.bounds
         grant.left -= 1
         if grant.revoked or grant.left < 0 or self._run.time >= bounds.expires_at or bounds.tool != data.tool:
             self._say("grant_within_bounds", f"{grant_id} does not cover this call of {data.tool}.")
+
+    def _check_giver(self, grant: _Grant | None, data: ev.ToolInvoke) -> None:
+        asked = self._asked.get(data.digest)
+        if asked is None:
+            return  # told of as a call without a decision
+        told = asked.grant_given_by
+        giver = grant.given.given_by if grant is not None else told
+        if giver is None:
+            return  # a case's grant, on a record of before this was written down
+        if told not in (None, giver) or person_key(giver) == person_key(asked.principal.id):
+            self._say(
+                "grant_by_another_person", f"{giver} gave {data.grant_id}, and {asked.principal.id} calls under it."
+            )
 
     # -- what comes after a call
 

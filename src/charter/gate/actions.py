@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from charter.errors import CharterError, NotFound, Unavailable
-from charter.gate.grants import standing_grants
+from charter.gate.grants import Standing, standing_grants
 from charter.gate.hiding import is_hidden
 from charter.model import commands as cmd
 from charter.model.actions import AgentActions, InvocationActions, Possible, PossibleProposal
@@ -36,7 +36,7 @@ class Actions:
     def __init__(self, gate: Gate, agent: Principal, tools: tuple[ToolManifest, ...]) -> None:
         """``tools``: those that are told of."""
         self._gate, self._agent, self._tools = gate, agent, tools
-        self._grants: dict[str, list[tuple[str, int]]] = {}
+        self._grants: dict[str, list[Standing]] = {}
 
     async def of(self, state: State, invocation_id: str | None) -> AgentActions:
         """Everything, or for one grant alone. Raises ``NotFound`` (``no_invocation``) when the agent does not hold it."""
@@ -45,7 +45,7 @@ class Actions:
         for item in await standing_grants(self._gate.parts.store, state):
             bounds = item.given.bounds
             if not item.revoked and item.uses_left > 0 and now < bounds.expires_at:
-                self._grants.setdefault(bounds.tool, []).append((item.given.grant_id, item.uses_left))
+                self._grants.setdefault(bounds.tool, []).append(item)
         held = [
             item
             for key, item in state.invocations.items()
@@ -116,8 +116,14 @@ class Actions:
             grant_id=None,
         ).model_copy(update={"input": None, "arguments_refused": None})
         unavailable = parts.unavailable(manifest.name)
-        grants = self._grants.get(manifest.name, ())
-        return actions.tool(state, invocation, manifest, facts, self._decided(facts), unavailable, grants)
+        decision = self._decided(facts)
+        grants = [
+            (item.given.grant_id, item.uses_left)
+            for item in self._grants.get(manifest.name, ())
+            if decision.verdict == "require_approval"
+            and self._gate.prepare.grant_counts(state, facts, decision, item.given, now)
+        ]
+        return actions.tool(state, invocation, manifest, facts, decision, unavailable, grants)
 
     async def _proposal(self, state: State, item: ProposalState, now: str) -> PossibleProposal:
         made = item.made

@@ -6,7 +6,7 @@ next free number of the grant in the same commit as the call's intent; two runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +35,7 @@ class Use:
     """The grant that covers a call; ``claim`` is its next free use, None for a workflow's own grant."""
 
     grant_id: str
+    given_by: str
     claim: tuple[str, str] | None = None
 
 
@@ -107,6 +108,7 @@ class CaseGrants:
             grant_id=grant_id,
             bounds=command.bounds,
             given_by=principal.id,
+            roles=principal.roles,
             channel=command.channel,
             comment=command.comment,
         )
@@ -162,33 +164,43 @@ async def standing_grants(store: Store, state: State) -> list[Standing]:
     return found
 
 
-async def live_grants(store: Store, tenant: str, case_id: str) -> dict[str, GrantBounds]:
+async def live_grants(store: Store, tenant: str, case_id: str) -> dict[str, ev.GrantGiven]:
     """The case's grants that were not taken back."""
-    live: dict[str, GrantBounds] = {}
+    live: dict[str, ev.GrantGiven] = {}
     for stored in await store.load(tenant, case_stream(case_id)):
         event = event_of(stored)
         if event.type == "GRANT_GIVEN":
-            live[event.data.grant_id] = event.data.bounds
+            live[event.data.grant_id] = event.data
         elif event.type == "GRANT_REVOKED":
             live.pop(event.data.grant_id, None)
     return live
 
 
 async def find_use(
-    store: Store, state: State, tool: str, arguments: JsonObject, now: str, ahead: Ahead = NOTHING_AHEAD
+    store: Store,
+    state: State,
+    tool: str,
+    arguments: JsonObject,
+    now: str,
+    counts: Callable[[ev.GrantGiven], bool],
+    ahead: Ahead = NOTHING_AHEAD,
 ) -> Use | None:
-    """The first grant, of the run or of its case, that covers this call and has a use left."""
+    """The first grant, of the run or of its case, that covers this call, has a use left, and ``counts`` for it.
+
+    A case's name is the caller's own word, so a run of that name draws only on grants of who may decide in that run.
+    """
     for grant_id, grant in state.grants.items():
         left = grant.uses_left - ahead.grants.get(grant_id, 0)
-        if not grant.revoked and left > 0 and covers(grant.bounds, tool, arguments, now):
-            return Use(grant_id)
+        fits = not grant.revoked and left > 0 and covers(grant.bounds, tool, arguments, now)
+        if fits and counts(grant.given):
+            return Use(grant_id, grant.given.given_by)
     if state.case_id is None:
         return None
-    for grant_id, bounds in (await live_grants(store, state.tenant, state.case_id)).items():
-        if covers(bounds, tool, arguments, now):
-            used = await _used(store, state.tenant, grant_id, bounds.uses) + ahead.grants.get(grant_id, 0)
-            if used < bounds.uses:
-                return Use(grant_id, ("grant_use", f"{grant_id}:{used}"))
+    for grant_id, given in (await live_grants(store, state.tenant, state.case_id)).items():
+        if covers(given.bounds, tool, arguments, now) and counts(given):
+            used = await _used(store, state.tenant, grant_id, given.bounds.uses) + ahead.grants.get(grant_id, 0)
+            if used < given.bounds.uses:
+                return Use(grant_id, given.given_by, ("grant_use", f"{grant_id}:{used}"))
     return None
 
 

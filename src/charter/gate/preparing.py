@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from charter.errors import InvalidInput, NotFound, Refused
-from charter.gate.grants import NOTHING_AHEAD, Ahead, find_use
+from charter.gate.grants import NOTHING_AHEAD, Ahead, Use, find_use
 from charter.gate.hiding import unknown_tool
 from charter.gate.parts import Parts
 from charter.gate.spans import POLICY, Attr
@@ -15,6 +15,7 @@ from charter.manifests.arguments import check_arguments
 from charter.manifests.built_in import fitted
 from charter.manifests.redaction import redact, shown_fields
 from charter.model import commands as cmd
+from charter.model import events as ev
 from charter.model.base import JsonObject
 from charter.model.digests import call_digest
 from charter.model.outbound import SERVER
@@ -23,6 +24,7 @@ from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
 from charter.workflows.draft import Call
 from charter.workflows.facts import call_facts
+from charter.workflows.standing import as_approval
 from charter.workflows.state import ProposalState, State
 
 
@@ -193,10 +195,7 @@ class Preparer:
         use = None
         if decision.verdict == "require_approval":
             # A grant is looked for only where people would be asked, so that what needs nobody does not use it up.
-            use = await find_use(self._parts.store, state, manifest.name, arguments, now, ahead)
-        if use is not None:
-            facts = facts.model_copy(update={"grant_id": use.grant_id})
-            decision = self.evaluate(facts)
+            use, facts, decision = await self._under_a_grant(state, facts, decision, now, ahead)
         decision = self._with_quarantine(manifest, decision)
         return Call(
             manifest=manifest,
@@ -213,6 +212,27 @@ class Preparer:
             shown=shown_fields(manifest, arguments) if decision.verdict == "require_approval" else (),
             shadow=self._parts.evaluator.shadow(facts, decision),
         )
+
+    async def _under_a_grant(
+        self, state: State, facts: Facts, decision: Decision, now: str, ahead: Ahead
+    ) -> tuple[Use | None, Facts, Decision]:
+        """The call once more, under the standing grant that covers it, where there is one that counts for it."""
+
+        def counts(given: ev.GrantGiven) -> bool:
+            return self.grant_counts(state, facts, decision, given, now)
+
+        use = await find_use(
+            self._parts.store, state, facts.resource_id, facts.input or {}, now, counts=counts, ahead=ahead
+        )
+        if use is None:
+            return None, facts, decision
+        granted = facts.model_copy(update={"grant_id": use.grant_id, "grant_given_by": use.given_by})
+        return use, granted, self.evaluate(granted)
+
+    def grant_counts(self, state: State, call: Facts, decision: Decision, given: ev.GrantGiven, now: str) -> bool:
+        """True when who gave a grant could have approved this very call: never their own, and only where they may decide."""
+        asked = as_approval(state, call, decision, given, now)
+        return asked is not None and self._parts.evaluator.evaluate(asked).verdict == "permit"
 
     def _with_quarantine(self, manifest: ToolManifest, decision: Decision) -> Decision:
         """A quarantined tool's denial shows what changed."""

@@ -91,6 +91,7 @@ class GrantGiven(Model):
     grant_id: str
     bounds: GrantBounds
     given_by: str
+    roles: tuple[str, ...] = Field(default=(), description="Of who gave it, then: by them it is judged what it covers.")
     channel: Channel
     comment: str | None = None
 

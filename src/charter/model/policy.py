@@ -133,6 +133,7 @@ class Facts(Model):
     calls_budget: int = 0
     approvals: tuple[Approved, ...] = ()
     grant_id: str | None = Field(default=None, description="The live standing grant that covers this call, if any.")
+    grant_given_by: str | None = Field(default=None, description="Who gave it; their own call it never covers.")
     channel: Channel | None = None
     verdict: str | None = Field(
         default=None, description="For approval.decide: approve, reject, edit, request_more_info."

@@ -32,6 +32,17 @@ def _approver_agent(facts: Facts) -> bool:
     return facts.principal.kind == "agent" and AGENT_APPROVER in facts.principal.roles
 
 
+def _own_action(facts: Facts) -> bool:
+    """The same person asks and agrees: to one call, or by a standing grant to such calls."""
+    if facts.grant_given_by is not None and facts.action == "tool.invoke":
+        return person_key(facts.grant_given_by) == person_key(facts.principal.id)
+    return (
+        facts.action in ("approval.decide", "approval.delegate")
+        and facts.approval is not None
+        and person_key(facts.approval.requested_by) == person_key(facts.principal.id)
+    )
+
+
 GUARANTEES = (
     Guarantee(
         id="charter:tenants-do-not-meet",
@@ -101,11 +112,7 @@ GUARANTEES = (
         code="self_approval",
         reason="Nobody decides on their own request.",
         next_step="Somebody else who is eligible must decide.",
-        broken_by=lambda facts: (
-            facts.action in ("approval.decide", "approval.delegate")
-            and facts.approval is not None
-            and person_key(facts.approval.requested_by) == person_key(facts.principal.id)
-        ),
+        broken_by=_own_action,
     ),
     Guarantee(
         id="charter:nobody-speaks-for-charter",

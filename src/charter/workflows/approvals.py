@@ -96,7 +96,7 @@ def _no_part(
             code="handed_over",
             next_step="They decide now; you may still reject it, or ask for more.",
         )
-    answer = _answer(caller, command, approval, "approved")
+    answer = answer_of(caller, command, approval, "approved")
     if command.decision == "approve" and _approved_already(approval, answer):
         return Refused("You approved this already; another person is needed.", code="already_decided_by_you")
     elsewhere = quorum.passed_elsewhere(state, approval, quorum.behind(answer))
@@ -161,7 +161,10 @@ def _policy_permits(draft: Draft, approval_id: str) -> bool:
     return decision.verdict == "permit"
 
 
-def _answer(caller: Principal, command: cmd.DecideApproval, approval: ApprovalState, status: str) -> ev.ApprovalDecided:
+def answer_of(
+    caller: Principal, command: cmd.DecideApproval, approval: ApprovalState, status: str
+) -> ev.ApprovalDecided:
+    """This answer as it goes on record, with the part that the caller has in it."""
     stands_for, roles = asking_others.part_of(approval, caller)
     return ev.ApprovalDecided.model_validate(
         {
@@ -183,7 +186,7 @@ def _answer(caller: Principal, command: cmd.DecideApproval, approval: ApprovalSt
 
 def _approve(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
     caller = draft.given.principal
-    answer = _answer(caller, command, approval, "approved")
+    answer = answer_of(caller, command, approval, "approved")
     stands = quorum.standing(approval, (*approval.decisions, answer))
     status = "approved" if stands.met else "pending"
     draft.emit("APPROVAL_DECISION", answer.model_copy(update={"status": status}))
@@ -203,7 +206,7 @@ def _approve(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState,
 
 def _reject(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
     caller = draft.given.principal
-    draft.emit("APPROVAL_DECISION", _answer(caller, command, approval, "rejected"))
+    draft.emit("APPROVAL_DECISION", answer_of(caller, command, approval, "rejected"))
     draft.reply = Decided(
         approval_id=command.approval_id, status="rejected", decision="reject", next_step="Nothing runs."
     )
@@ -211,7 +214,7 @@ def _reject(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, 
 
 
 def _ask_more(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, _replacement: Call | None) -> None:
-    draft.emit("APPROVAL_DECISION", _answer(draft.given.principal, command, approval, "more_info"))
+    draft.emit("APPROVAL_DECISION", answer_of(draft.given.principal, command, approval, "more_info"))
     draft.reply = Decided(
         approval_id=command.approval_id,
         status="pending",
@@ -231,7 +234,7 @@ def _edit(draft: Draft, command: cmd.DecideApproval, approval: ApprovalState, re
     old = draft.state.proposals[old_id]
     # The id is known before the event that names it, since the decision must name its replacement.
     proposal = calls.make_proposal(draft, replacement, old.made.reason, replaces=old_id)
-    answer = _answer(draft.given.principal, command, approval, "edited")
+    answer = answer_of(draft.given.principal, command, approval, "edited")
     answer = answer.model_copy(update={"replacement_proposal_id": proposal.made.proposal_id})
     draft.emit("APPROVAL_DECISION", answer)
     facts = replacement.facts.model_copy(update={"input": replacement.redacted})
@@ -257,7 +260,7 @@ def _edit_step(draft: Draft, command: cmd.DecideApproval, approval: ApprovalStat
     step = steps.step_named(draft.given.template, approval.request.step_id)
     assert isinstance(step, ApprovalStep)
     request = asking.revised(draft, step, approval.request, command.edited_arguments)
-    answer = _answer(draft.given.principal, command, approval, "edited")
+    answer = answer_of(draft.given.principal, command, approval, "edited")
     draft.emit("APPROVAL_DECISION", answer.model_copy(update={"replacement_approval_id": request.approval_id}))
     draft.emit("APPROVAL_REQUESTED", ev.ApprovalRequested(request=request))
     draft.reply = Decided(
@@ -297,7 +300,7 @@ def not_to_hand_over(
         approval_id=command.approval_id, decision="approve", channel=command.channel, digest=command.digest
     )
     refusal = refusal_of(state, caller, yes, approval)
-    return refusal or asking_others.no_delegate(approval, _answer(caller, yes, approval, "approved"), command.to)
+    return refusal or asking_others.no_delegate(approval, answer_of(caller, yes, approval, "approved"), command.to)
 
 
 # -- standing grants
@@ -314,6 +317,7 @@ def give_grant(draft: Draft, command: cmd.GiveGrant) -> None:
             grant_id=grant_id,
             bounds=command.bounds,
             given_by=draft.given.principal.id,
+            roles=draft.given.principal.roles,
             channel=command.channel,
             comment=command.comment,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from charter.model.base import JsonObject
 from charter.model.policy import Action, ApprovalFacts, Approved, Facts, ToolFacts
 from charter.model.principal import Channel, Principal, person_key
@@ -150,12 +152,17 @@ def approval_facts(state: State, caller: Principal, approval: ApprovalState) -> 
         people=tuple(sorted({name for item in asked for name in item.people})),
         delegates=tuple(sorted({item.delegated_to for item in approval.delegations})),
         works_here=works_in(state, caller, approval),
-        amounts=tuple(sorted((key, value) for key, value in numbers.items() if _is_amount(value))),
+        amounts=tuple(sorted(amounts_of(numbers).items())),
     )
 
 
-def _is_amount(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+def amounts_of(numbers: Mapping[str, object]) -> dict[str, int]:
+    """The whole numbers that a policy may judge by."""
+    return {
+        key: value
+        for key, value in numbers.items()
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    }
 
 
 def decide_facts(state: State, principal: Principal, approval: ApprovalState, channel: Channel, verdict: str) -> Facts:
