@@ -70,3 +70,13 @@ def test_an_event_after_the_last_checkpoint_is_proven_by_a_new_one(recorded: Rec
     project.ok("workflows", "cancel", recorded.waiting, "--as", "ann", "-m", "enough")
     [event] = project.ok("audit", "log", "--type", "WORKFLOW_CANCELLED", "--json").json["items"]
     assert project.ok("audit", "prove", event["id"]).json["size"] > event["seq"]
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "{}", "[1]\n"])
+def test_a_file_that_is_no_export_is_said_to_be_none(recorded: Recorded, text: str) -> None:
+    project = recorded.project
+    (project.folder / "given").write_text(text)
+    vkey = project.here("audit", "key").out.strip()
+    done = project.here("audit", "verify", "--export", str(project.folder / "given"), "--key", vkey)
+    assert done.code == 2, done.both
+    assert "This is no export of Charter (made by `charter audit export`)." in done.err

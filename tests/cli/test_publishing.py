@@ -171,6 +171,20 @@ def test_what_is_published_meanwhile_is_followed_and_what_is_broken_is_not(tmp_p
     assert known.latest("look")[0].ref == "look@1"
 
 
+def test_a_published_file_that_was_changed_and_put_back_is_good_again(tmp_path: Path) -> None:
+    from charter.model.template import Template
+
+    path = write_published(tmp_path, Template.model_validate(template()))
+    good = path.read_text("utf-8")
+    path.write_text(good.replace("Look.", "Look away."), "utf-8")
+    known = PublishedTemplates(tmp_path)  # a server that started meanwhile
+    _, changed = known.latest("look")
+    path.write_text(good, "utf-8")
+    _, right = known.latest("look")
+    assert right != changed
+    assert right == PublishedTemplates(tmp_path).latest("look")[1]
+
+
 @pytest.mark.anyio
 async def test_a_running_server_starts_the_new_version_and_runs_keep_theirs(project: Project) -> None:
     from mcp import Client

@@ -100,6 +100,32 @@ def test_another_port_by_option_is_told_with_the_token_to_use(project: Project) 
     assert "Charter has stopped" in err
 
 
+@pytest.mark.guarantee("G8")
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_at_debug_too_nothing_sensitive_of_a_call_is_logged(project: Project, mode: str) -> None:
+    """The SDK's transport for older clients answers by server-sent events, whose library would log each of them."""
+    secret = "the safe opens with 7-31-5"
+    config, tools = project.folder / "charter.toml", project.folder / "tools" / "casebook.tools.yaml"
+    config.write_text(config.read_text().replace('#log_level = "warning"', 'log_level = "debug"'))
+    mark = "  - tool: read_note\n"
+    assert mark in tools.read_text()
+    tools.write_text(tools.read_text().replace(mark, f'{mark}    sensitive_results: [""]\n'))
+    (project.folder / "casebook" / "plan.md").write_text(secret)
+    token = project.token("--agent", "ide", "--acts-for", "ann")
+    with project.serving() as process:
+        async with project.client(token, mode) as client:
+            started = await call(client, "start_workflow", purpose="Look")
+            ids = {name: started[name] for name in ("workflow_id", "agent_invocation_id")}
+            answer = await client.call_tool("casebook__read_note", {"name": "plan", **ids})
+            assert secret in answer.model_dump_json()
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert " INFO " in said, "it is logged"
+    assert secret not in said
+    assert " DEBUG " not in said.replace(" DEBUG charter.", "")
+
+
 @pytest.mark.parametrize("end", ["signal", "close"])
 def test_serving_standard_input_ends_with_the_client_or_a_signal(project: Project, end: str) -> None:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

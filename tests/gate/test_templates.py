@@ -25,6 +25,7 @@ async def test_a_changed_definition_needs_a_new_version(opened: Open) -> None:
     with pytest.raises(Conflict) as caught:
         await after.start("filing")
     assert caught.value.error_code == "template_immutable"
+    assert "published/" in caught.value.next_step, "which file, and what to do"
     assert "new version" in caught.value.next_step
     versioned = await opened(templates=(NEXT,))
     assert (await versioned.start("filing")).template == "filing@2"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charter.errors import InvalidInput
+from charter.model.canonical import canonical
 from charter.model.signal import Signal, cloud_event
 from charter.server.cloud_events import BATCH, EVENT, read, signal_of
 
@@ -128,3 +129,29 @@ def test_anything_else_is_refused_clearly(value: Any) -> None:
 def _many(found: list[Signal] | Signal | None) -> list[Signal]:
     assert isinstance(found, list)
     return found
+
+
+@pytest.mark.parametrize("number", ["123456789012345678901234567890", "-9007199254740992", "18446744073709551615"])
+def test_an_integer_that_would_be_changed_is_refused_as_in_a_call(number: str) -> None:
+    whole = orjson.dumps({**PAID, "data": {"x": 0, "text": "1234567890123456789"}}).replace(
+        b'"x":0', b'"x":%b' % number.encode()
+    )
+
+    def take() -> None:
+        taken = read(EVENT, {}, whole, NOW)
+        assert isinstance(taken, Signal)
+        canonical(taken.data)  # which the gate does first of all
+
+    with pytest.raises(InvalidInput, match="an integer is beyond 2\\^53 - 1") as caught:
+        take()
+    assert caught.value.error_code == "json_not_canonical"
+
+
+@pytest.mark.parametrize(
+    "number", ["9007199254740991", "-9007199254740991", "1.5e300", "1234567890.1234567890123456789"]
+)
+def test_other_long_numbers_are_taken(number: str) -> None:
+    whole = orjson.dumps({**PAID, "data": {"x": 0}}).replace(b'"x":0', b'"x":%b' % number.encode())
+    taken = read(EVENT, {}, whole, NOW)
+    assert isinstance(taken, Signal)
+    assert taken.data == {"x": orjson.loads(number)}

@@ -132,7 +132,12 @@ def read_line(line: bytes) -> Line:
 
 def read_header(line: bytes) -> Header:
     """The first line. Raises ``InvalidInput`` (``export_malformed``)."""
-    value = read_line(line).value or {}
+    try:
+        value = read_line(line).value or {}
+    except InvalidInput:
+        value = {}
+    if "charter_export" not in value:
+        raise InvalidInput("This is no export of Charter (made by `charter audit export`).", code="export_malformed")
     tenant, workflow_id, vkeys = value.get("tenant"), value.get("workflow_id"), value.get("vkeys", [])
     kind = "log" if workflow_id is None else "workflow"
     if value.get("charter_export") != EXPORT_VERSION or value.get("kind") != kind:

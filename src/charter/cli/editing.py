@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from charter.errors import InvalidInput
+from charter.model.canonical import exact_json
 
 
 def text_from(given: str) -> str:
@@ -24,7 +25,7 @@ def text_from(given: str) -> str:
 def json_from(given: str, what: str) -> Any:
     """JSON given as text, ``@FILE`` or ``-``. Raises ``InvalidInput``."""
     try:
-        return orjson.loads(text_from(given))
+        return exact_json(text_from(given))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"{what} is no valid JSON: {error}.", code="bad_json") from None
 

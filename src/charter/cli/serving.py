@@ -52,9 +52,14 @@ def serve(
 
 
 def _log_to_stderr(level: str) -> None:
+    """Below INFO only Charter's own loggers are heard: what libraries say there are whole requests and answers."""
     logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        stream=sys.stderr,
+        level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
     )
+    logging.getLogger("charter").setLevel(level.upper())
 
 
 def _door(charter: Charter, *, stdio: bool) -> CharterServer:

@@ -46,7 +46,13 @@ Keys = Annotated[
 
 @commands.command("verify")
 def verify(
-    workflow_id: Annotated[str | None, typer.Argument(metavar="[WORKFLOW]", help="Rules for this one only.")] = None,
+    workflow_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WORKFLOW]",
+            help="The rules of this run alone; the log is verified whole all the same, what stands beside it is not.",
+        ),
+    ] = None,
     export: Annotated[Path | None, typer.Option("--export", help="A file of `audit export`; needs only --key.")] = None,
     proof: Annotated[Path | None, typer.Option("--proof", help="A file of `audit prove`; needs only --key.")] = None,
     keys: Keys = None,
@@ -55,7 +61,11 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify: order, hashes, signed checkpoints, the rules of every run. Exit code 3 names the first bad event."""
+    """Verify: order, hashes, signed checkpoints, the rules of every run. Exit code 3 names the first bad event.
+
+    It is the log of one tenant: the configured one (`tenant` in charter.toml). For another set the environment variable
+    CHARTER_TENANT.
+    """
     trusted = [_key(text) for text in keys or ()]
     if proof is not None:
         report = _verify_proof(proof, trusted)

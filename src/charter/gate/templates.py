@@ -90,7 +90,8 @@ class KnownTemplates:
             raise Conflict(
                 f"{template.ref} was changed after it was published or runs were started from it; a version never changes.",
                 code="template_immutable",
-                next_step="Give the changed template a new version.",
+                next_step=f"Put the definition back as it was (published/{template.ref}.json in the templates folder, or the "
+                "file there that it comes from), or publish the changed one as a new version.",
                 detail={"template": template.ref, "published": started, "offered": template_hash},
             )
         claims = [] if started is not None else [("template_ref", template.ref, template_hash)]

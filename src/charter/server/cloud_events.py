@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from charter.errors import InvalidInput
 from charter.model.base import JsonObject
+from charter.model.canonical import exact_json
 from charter.model.signal import RENAMED, Signal
 from charter.model.times import unix_ms_of
 
@@ -111,7 +112,7 @@ def _check_time(time: Any, now: str, where: str) -> None:
 
 def _json(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
+        return exact_json(body)
     except orjson.JSONDecodeError:
         raise _invalid("the body is no JSON") from None
 

@@ -254,7 +254,7 @@ async def serve_http(
             timeout_keep_alive=65,
             access_log=False,
             log_config=None,
-            log_level=settings.server.log_level,
+            log_level="info" if settings.server.log_level == "debug" else settings.server.log_level,  # as all libraries
             server_header=False,
             proxy_headers=False,
         ),

@@ -1,7 +1,7 @@
 """The templates that can be started: shipped ones, published ones, and the files of the templates folder.
 
-What ``charter template publish`` wrote into ``published/`` never changes: its files are named for their version, so the list
-of their names says whether there is anything new. A running server looks at it when it is asked for a template.
+What ``charter template publish`` wrote into ``published/`` never changes: its files are named for their version. Should one be
+changed all the same, and put back, that is seen too: a running server looks at names and times when it is asked for a template.
 """
 
 from __future__ import annotations
@@ -85,12 +85,22 @@ def write_published(folder: Path, template: Template) -> Path:
     return path
 
 
+def _stamps(folder: Path | None) -> tuple[tuple[str, int, int, int], ...]:
+    """Name, inode, size and time of each published file: other ones mean that something is to be read again."""
+    try:
+        with os.scandir(folder / PUBLISHED if folder is not None else "") as entries:
+            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(sorted((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found))
+
+
 class PublishedTemplates:
     """The templates that can be started, as the gate asks for them; what is published meanwhile is among them."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._names = published_names(folder) if folder is not None else ()
+        self._seen = _stamps(folder)
         self._catalogue = read_templates(folder)
 
     def latest(self, name: str) -> tuple[Template, str]:
@@ -110,9 +120,9 @@ class PublishedTemplates:
         return self._now().all()
 
     def _now(self) -> Catalogue:
-        names = published_names(self._folder) if self._folder is not None else ()
-        if names != self._names:
-            self._names = names  # also where they cannot be read: it is said once, not at every start
+        seen = _stamps(self._folder)
+        if seen != self._seen:
+            self._seen = seen  # also where they cannot be read: it is said once, not at every start
             try:
                 self._catalogue = read_templates(self._folder)
             except (CharterError, OSError) as error:
