@@ -136,23 +136,46 @@ async def test_without_a_token_the_answer_says_where_to_get_one(keys: Keys) -> N
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"audience": "http://127.0.0.1:9999/mcp"},
-        {"issuer": "https://evil.example"},
-        {"now": lambda: 1_000_000_000.0},
-        {"now": lambda: 9_000_000_000.0},
-        {"ttl": 365 * 86_400},
-    ],
+    "change", [{"issuer": "https://evil.example"}, {"now": lambda: 9_000_000_000.0}, {"ttl": 365 * 86_400}]
 )
 async def test_a_token_that_is_not_for_here_and_now_is_refused_without_saying_why(
     keys: Keys, change: dict[str, Any]
 ) -> None:
     async with door(configured(), keys) as client:
         refused = await client.post(**call(token(keys, **change)))
+    assert problem(refused, 401)["code"] == "unauthenticated"
+    assert 'error_description="The bearer token is not valid for this server."' in refused.headers["www-authenticate"]
+
+
+async def test_the_sender_of_a_token_is_told_what_helps_no_forger(keys: Keys, tmp_path: Path) -> None:
+    """RFC 6750, section 3: the error and a description; and section 3.1: none where there was no token."""
+    good = token(keys)
+    sent = {
+        "token_expired": ([token(keys, now=lambda: 1_000_000_000.0)], "has expired"),
+        "token_audience": ([token(keys, audience="http://127.0.0.1:9999/mcp")], f"must be {BASE}/mcp"),
+        # Not signed by a known key: what such a token claims is not looked at, so nothing is said of it.
+        "token_key": (
+            [
+                token(create_keys(tmp_path), audience="http://127.0.0.1:9999/mcp", now=lambda: 1_000_000_000.0),
+                good[:-6] + "AAAAAA",
+                token(keys, now=lambda: 1_000_000_000.0)[:-6] + "AAAAAA",
+            ],
+            "not signed by a key",
+        ),
+    }
+    async with door(configured(), keys) as client:
+        for code, (tokens, words) in sent.items():
+            for each in tokens:
+                response = await client.post(**call(each))
+                told = problem(response, 401)
+                assert told["code"] == code
+                assert words in told["detail"]
+                challenge = response.headers["www-authenticate"]
+                assert challenge.startswith(f'Bearer error="invalid_token", error_description="{told["detail"]}"')
+                assert "resource_metadata=" in challenge
         without = await client.post(**call())
-    assert problem(refused, 401) == problem(without, 401)
-    assert refused.headers["www-authenticate"] == without.headers["www-authenticate"]
+        assert problem(without, 401)["code"] == "unauthenticated"
+        assert "error" not in without.headers["www-authenticate"]
 
 
 async def test_a_forged_token_and_one_of_another_charter_are_refused(keys: Keys, tmp_path: Path) -> None:

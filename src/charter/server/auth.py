@@ -18,6 +18,7 @@ from charter.model.principal import Principal
 from charter.server.claims import refused
 from charter.server.jwks import JwksKeys
 from charter.server.keys import Keys
+from charter.server.problems import TOKEN_REFUSED
 from charter.server.revoked import RevokedTokens
 from charter.server.settings_model import Settings
 from charter.server.tokens import Accepted, Verifier
@@ -56,7 +57,22 @@ class TokenVerifier(Verifier[VerifiedToken]):
             return await self.verify(token)
         except Unauthenticated as error:
             _log.info("A bearer token was refused: %s.", error.error_code)
+            TOKEN_REFUSED.set(self._told(error.error_code))
             return None
+
+    def _told(self, code: str) -> Unauthenticated:
+        """What its sender is told. It helps no forger: life and audience are looked at once the signature holds."""
+        if code == "token_expired":
+            text, step = "The bearer token has expired.", "Get a new token and send that."
+        elif code == "token_audience":
+            text = f"The bearer token is not for this server: its audience must be {self._settings.resource}."
+            step = "Get a token for that audience (RFC 8707: the resource parameter)."
+        elif code in ("token_key", "token_signature"):
+            code, text = "token_key", "The bearer token is not signed by a key that this server knows."
+            step = "Get a token from the issuer that the metadata named in WWW-Authenticate says."
+        else:
+            return refused("unauthenticated")
+        return Unauthenticated(text, code=code, next_step=step)
 
     def principal(self, token: AccessToken) -> Principal:
         """The principal of a token that this class verified; any other object is refused."""

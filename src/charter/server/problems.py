@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from http import HTTPStatus
+from typing import Final
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charter.errors import CharterError
+from charter.errors import CharterError, Unauthenticated
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,6 +32,10 @@ _KNOWN: Mapping[int, tuple[str, str]] = {
     415: ("unsupported_media_type", "Send application/json, or a CloudEvents media type to /signals."),
     421: ("wrong_host", "Use the server's own name; the operator adds others to server.allowed_hosts."),
 }
+
+
+TOKEN_REFUSED: Final[ContextVar[Unauthenticated | None]] = ContextVar("token_refused", default=None)
+"""Why this request's bearer token was refused, in words for its sender."""
 
 
 def problem(status: int, *, error: CharterError | None = None, headers: Mapping[str, str] | None = None) -> Response:
@@ -76,10 +83,16 @@ class ProblemBodies:
             await self._app(scope, receive, send)
             return
         replaced = False
+        TOKEN_REFUSED.set(None)
+        authorization = Headers(scope=scope).get("authorization", "")
 
         async def watch(message: Message) -> None:
             nonlocal replaced
-            if message["type"] == "http.response.start" and (answer := _replacement(message)) is not None:
+            if (
+                message["type"] == "http.response.start"
+                and (answer := _replacement(message, with_token=authorization.lower().startswith("bearer ")))
+                is not None
+            ):
                 replaced = True
                 await answer(scope, receive, send)
             elif not replaced:
@@ -88,11 +101,25 @@ class ProblemBodies:
         await self._app(scope, receive, watch)
 
 
-def _replacement(start: Message) -> Response | None:
+def _replacement(start: Message, *, with_token: bool) -> Response | None:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start.get("headers", [])}
     media = headers.get("content-type", "").partition(";")[0].strip()
     bearer = "www-authenticate" in headers
     if start["status"] < 400 or media == MEDIA_TYPE or (media == "application/json" and not bearer):
         return None
     kept = {name: headers[name] for name in ("www-authenticate", "allow", "retry-after") if name in headers}
-    return problem(start["status"], headers=kept)
+    if start["status"] != 401 or not bearer:
+        return problem(start["status"], headers=kept)
+    why = TOKEN_REFUSED.get() if with_token else None
+    kept["www-authenticate"] = _challenge(headers["www-authenticate"], why, with_token=with_token)
+    return problem(401, error=why, headers=kept)
+
+
+def _challenge(made: str, why: Unauthenticated | None, *, with_token: bool) -> str:
+    """``WWW-Authenticate`` with what was wrong (RFC 6750, section 3); a request without a token gets no error (3.1)."""
+    _, found, metadata = made.partition("resource_metadata=")
+    said = [f"resource_metadata={metadata}"] if found else []
+    if with_token:
+        text = why.message if why is not None else "The bearer token is not valid for this server."
+        said = ['error="invalid_token"', f'error_description="{text}"', *said]
+    return f"Bearer {', '.join(said)}" if said else "Bearer"

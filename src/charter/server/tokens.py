@@ -4,7 +4,8 @@ A token is taken only if all of this holds: three parts, at most 16 KiB; header 
 types, no ``crit``, a ``kid`` that names a trusted key; a signature by that key under *the key's* algorithm
 (the header's ``alg`` must agree, it never chooses); the issuer that the key belongs to; an audience that is
 this server (RFC 8707); ``iat``, ``nbf`` and ``exp`` that hold now, within the leeway; a life no longer than
-configured; not revoked. All else is a 401 that does not say why; the reason goes to the log as a code.
+configured; not revoked. All else is a 401; the reason goes to the log as a code, and the sender is told of
+three: expired, another audience, no key known here.
 
 No token is ever passed on to an upstream.
 """
