@@ -22,7 +22,7 @@ def test_a_case_s_grant_covers_its_other_runs_and_is_taken_back_from_any_of_them
     wrong = project.here(*give, "--case", "c8")
     assert wrong.code == 2
     assert "does not belong to case" in wrong.err
-    for wide in (("--uses", "101"), ("--hours", "25")):
+    for wide in (("--uses", "101"), ("--hours", "25"), ("--hours", "100000000"), ("--hours", str(10**12))):
         refused = project.here(*give, *wide)
         assert refused.code == 2
         assert "at most 100 calls and 24 hours" in refused.err
@@ -36,6 +36,35 @@ def test_a_case_s_grant_covers_its_other_runs_and_is_taken_back_from_any_of_them
     project.ok("approvals", "revoke", second, grant["grant_id"], "--as", "ann")
     assert _grants(project, first)[0]["revoked"]
     assert _append(project, first) == ["pending_approval"]
+
+
+def test_a_grant_says_what_it_limits_and_a_refusal_its_real_reason(project: Project) -> None:
+    [run] = _start(project, "c7")
+    give = ["approvals", "grant", run, "--as", "ann", "--tool"]
+    for nothing in ("{}", '{"type": "object", "title": "t"}', '{"properties": {"name": {}}, "required": []}'):
+        refused = project.here(*give, TOOL, "--arguments", nothing)
+        assert refused.code == 2
+        assert "limits nothing" in refused.err
+        assert "--any-arguments" in refused.err
+    for mistaken in ('{"name": {"const": "welcome"}}', '{"properties": {"name": {"konst": "welcome"}}}'):
+        refused = project.here(*give, TOOL, "--arguments", mistaken)
+        assert refused.code == 2
+        assert "no keyword of JSON Schema" in refused.err
+        assert "under properties" in refused.err
+    wide = ("--any-arguments", "--uses", "101", "--hours", "25")
+    assert "There is no governed tool" in project.here(*give, "casebook__nope", *wide).err
+    stranger = project.here("approvals", "grant", run, "--as", "zoe", "--role", "auditor", "--tool", TOOL, *wide)
+    assert "at most" not in stranger.err
+    assert stranger.code not in (0, 2, 70)
+    assert _grants(project, run) == []
+
+
+def test_where_the_cap_is_lower_the_default_is_the_cap(project: Project) -> None:
+    settings = project.folder / "charter.toml"
+    settings.write_text(settings.read_text().replace("[grants]", "[grants]\nmax_uses = 3"))
+    [run] = _start(project, "c7")
+    assert "3 calls of" in project.ok("approvals", "grant", run, "--tool", TOOL, "--any-arguments", "--as", "ann").out
+    assert [grant["uses_left"] for grant in _grants(project, run)] == [3]
 
 
 def _grants(project: Project, run: str) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ async def test_a_case_s_grant_counts_only_in_runs_where_its_giver_may_decide(des
 async def test_who_may_give_a_grant(desk: Desk, by: Principal, channel: Channel, tool: str) -> None:
     work = await desk.session()
     with pytest.raises(Denied):
-        await desk.grant(work.workflow_id, tool, by=by, channel=channel)
+        await desk.grant(work.workflow_id, tool, by=by, channel=channel, uses=5000)  # too many: not what it is told
     assert "GRANT_GIVEN" not in await desk.types(work.workflow_id)
     assert (await desk.last(work.workflow_id, "POLICY_DECISION"))["verdict"] == "deny"
 
@@ -127,6 +127,7 @@ async def test_who_may_give_a_grant(desk: Desk, by: Principal, channel: Channel,
         ({"uses": 101}, "grant_too_wide"),
         ({"seconds": 86_401}, "grant_too_wide"),
         ({"arguments": {"type": "nonsense"}}, None),
+        ({"arguments": {"value": {"maxLength": 3}}}, "grant_bounds"),
         ({"case_id": "another case"}, "grant_bounds"),
     ],
 )

@@ -10,10 +10,11 @@ from charter.cli.approvals import Comment, commands
 from charter.cli.editing import arguments_from
 from charter.cli.output import Json, page_json, print_table, say, stranger
 from charter.cli.session import As, Roles, TokenFile, run_as, who
+from charter.errors import InvalidInput
 from charter.model.approval import GrantBounds
 from charter.model.commands import GiveGrant, RevokeGrant
 from charter.model.principal import Principal
-from charter.model.times import rfc3339
+from charter.model.times import LATEST_MS, rfc3339
 
 if TYPE_CHECKING:
     from charter.server.app import Charter
@@ -32,39 +33,56 @@ def grant(
     case: Annotated[
         str | None, typer.Option("--case", help="For all runs of this case, which must be the workflow's.")
     ] = None,
-    uses: Annotated[int, typer.Option("--uses", min=1, help="So many calls.")] = 10,
-    hours: Annotated[int, typer.Option("--hours", min=1, help="For so long.")] = 1,
+    uses: Annotated[
+        int | None, typer.Option("--uses", min=1, max=10_000, help="So many calls; default: 10, or the cap.")
+    ] = None,
+    hours: Annotated[int | None, typer.Option("--hours", min=1, help="For so long; default: 1.")] = None,
     comment: Comment = None,
     as_name: As = None,
     role: Roles = None,
     token_file: TokenFile = None,
 ) -> None:
     """Give a standing grant: calls of this tool within these bounds need no approval of their own."""
-    from charter.manifests.arguments import compile_schema
-
     if (arguments is None) == (not any_arguments):
         raise typer.BadParameter("say which arguments: --arguments SCHEMA, or --any-arguments")
-    schema = arguments_from(arguments) if arguments is not None else {}
-    compile_schema(schema, what="The grant's schema")
+    schema = _limiting(arguments_from(arguments)) if arguments is not None else {}
 
-    async def work(charter: Charter, caller: Principal) -> str:
-        expires_at = rfc3339(charter.gate.parts.clock() + hours * 3_600_000)
+    async def work(charter: Charter, caller: Principal) -> tuple[str, int, int]:
+        caps = charter.gate.parts.limits
+        most = uses or max(1, min(10, caps.grant_uses))
+        lasts = hours or 1  # no cap is below an hour
+        expires_at = rfc3339(min(charter.gate.parts.clock() + lasts * 3_600_000, LATEST_MS))
         bounds = GrantBounds(
             tool=tool,
             arguments=schema,
             workflow_id=workflow_id if case is None else None,
             case_id=case,
-            uses=uses,
+            uses=most,
             expires_at=expires_at,
         )
         command = GiveGrant(workflow_id=workflow_id, bounds=bounds, channel="cli", comment=comment)
-        answer: str = await charter.gate.handle(caller, command)
-        return answer
+        return await charter.gate.handle(caller, command), most, lasts
 
-    grant_id = run_as(who(as_name, role, token_file), work)
+    grant_id, most, lasts = run_as(who(as_name, role, token_file), work)
     where = f" in the runs of case {stranger(case)}" if case is not None else ""
-    say(f"{grant_id}: {uses} calls of {tool}{where} within the next {hours} h need no approval of their own.")
+    say(f"{grant_id}: {most} calls of {tool}{where} within the next {lasts} h need no approval of their own.")
     say(f"Next: charter approvals revoke {workflow_id} {grant_id}  takes it back.")
+
+
+def _limiting(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, compiled once to see that it holds. Raises ``Misconfigured``, ``InvalidInput`` (``grant_bounds``)."""
+    from charter.manifests.arguments import compile_schema
+    from charter.manifests.limiting import limits, unknown_keyword
+
+    compile_schema(schema, what="The grant's schema")
+    if unknown_keyword(schema) is None and not limits(schema):
+        raise InvalidInput(
+            "This schema limits nothing: whatever the arguments are, they would do.",
+            code="grant_bounds",
+            next_step='Name arguments under properties, as {"properties": {"NAME": {"maximum": 5}}, "required": ["NAME"]}, '
+            "or say --any-arguments if that is meant.",
+        )
+    return schema
 
 
 @commands.command("grants")

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from charter.errors import InvalidInput, NotFound
 from charter.gate.loading import event_of
 from charter.manifests.arguments import compile_schema
+from charter.manifests.limiting import unknown_keyword
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval import GrantBounds
 from charter.model.base import JsonObject
+from charter.model.plain_text import one_line
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.times import later, unix_ms_of
@@ -71,7 +73,14 @@ def covers(bounds: GrantBounds, tool: str, arguments: JsonObject, now: str) -> b
     return compile_schema(bounds.arguments, what="The grant's bounds").accepts(arguments)
 
 
-def check_bounds(command: cmd.GiveGrant, state: State, now: str, limits: Limits) -> cmd.GiveGrant:
+def check_case(command: cmd.GiveGrant, state: State) -> None:
+    """Raise ``InvalidInput`` (``grant_bounds``) when the grant is for another case than its workflow's."""
+    case_id = command.bounds.case_id
+    if case_id is not None and case_id != state.case_id:
+        raise InvalidInput(f"Workflow {state.workflow_id} does not belong to case {case_id!r}.", code="grant_bounds")
+
+
+def check_bounds(command: cmd.GiveGrant, now: str, limits: Limits) -> cmd.GiveGrant:
     """The command with its times normalised. Raises ``InvalidInput`` (``grant_too_wide``, ``grant_bounds``)."""
     bounds = command.bounds
     try:
@@ -79,15 +88,18 @@ def check_bounds(command: cmd.GiveGrant, state: State, now: str, limits: Limits)
         compile_schema(bounds.arguments, what="The grant's bounds")
     except (ValueError, InvalidInput) as error:
         raise InvalidInput(f"The grant's bounds do not hold together: {error}", code="grant_bounds") from None
+    if (name := unknown_keyword(bounds.arguments)) is not None:
+        raise InvalidInput(
+            f"The grant's bounds say {one_line(name)!r}, which is no keyword of JSON Schema and would limit nothing.",
+            code="grant_bounds",
+            next_step='To limit an argument, name it under properties: {"properties": {"NAME": {"maximum": 5}}, '
+            '"required": ["NAME"]}.',
+        )
     if bounds.uses > limits.grant_uses or unix_ms_of(expires_at) > unix_ms_of(later(now, limits.grant_seconds)):
         raise InvalidInput(
             f"A standing grant is for at most {limits.grant_uses} calls and {limits.grant_seconds // 3600} hours.",
             code="grant_too_wide",
             next_step="Narrow it, or raise the caps in the [grants] section of charter.toml.",
-        )
-    if bounds.case_id is not None and bounds.case_id != state.case_id:
-        raise InvalidInput(
-            f"Workflow {state.workflow_id} does not belong to case {bounds.case_id!r}.", code="grant_bounds"
         )
     return command.model_copy(update={"bounds": bounds.model_copy(update={"expires_at": expires_at})})
 

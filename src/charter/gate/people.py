@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from charter.errors import InvalidInput, NotFound
 from charter.gate import outcomes
-from charter.gate.grants import check_bounds
+from charter.gate.grants import check_bounds, check_case
 from charter.gate.parts import CallContext
 from charter.gate.uninterrupted import uninterrupted
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.ids import Mint
-from charter.model.policy import Action, Facts
+from charter.model.policy import Action, Decision, Facts
 from charter.model.principal import Principal
 from charter.workflows import advancing
 from charter.workflows import decide as rules
@@ -140,7 +140,7 @@ class RunCommands:
             if isinstance(command, cmd.ReviewStep) and decision is not None and decision.verdict == "permit":
                 self._gate.templates.check_supplied(given.template, command)
             call = await self._gate.effects.call_for(state, principal, command, now)
-            return rules.decide(state, command, replace(given, call=call))
+            return rules.decide(state, self._within_caps(command, decision, now), replace(given, call=call))
 
         goes_on = isinstance(command, cmd.AdvanceWorkflow) and command.run_steps and outcomes.is_charter(principal)
         then = driving.begin if goes_on else None
@@ -181,7 +181,7 @@ class RunCommands:
         if state is None:
             raise NotFound(f"There is no workflow {command.workflow_id}.", code="unknown_workflow")
         if isinstance(command, cmd.GiveGrant):
-            command = check_bounds(command, state, self._gate.moment()[0], self._gate.parts.limits)
+            check_case(command, state)
             if command.bounds.case_id is None:
                 return command
         elif command.grant_id in state.grants or state.case_id is None:
@@ -191,8 +191,15 @@ class RunCommands:
             return command
         decision = self._gate.prepare.evaluate(facts)
         if isinstance(command, cmd.GiveGrant):
-            return await self._gate.case_grants.give(principal, command, facts, decision, ctx)
+            checked = self._within_caps(command, decision, self._gate.moment()[0])
+            return await self._gate.case_grants.give(principal, checked, facts, decision, ctx)
         return await self._gate.case_grants.revoke(principal, command, state.case_id or "", facts, decision, ctx)
+
+    def _within_caps(self, command: Any, decision: Decision | None, now: str) -> Any:
+        """A grant with its bounds checked, where the policy lets it be given: whose it forbids are told why it does."""
+        if not isinstance(command, cmd.GiveGrant) or decision is None or decision.verdict != "permit":
+            return command
+        return check_bounds(command, now, self._gate.parts.limits)
 
     def _run_facts(self, state: State, principal: Principal, command: Any) -> Facts | None:
         if isinstance(command, cmd.GiveGrant):

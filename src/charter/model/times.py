@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+LATEST_MS = 253_402_300_799_999
+"""The last moment that a text can name: the end of the year 9999."""
+
 
 def rfc3339(unix_ms: int) -> str:
     """``2026-11-21T07:49:15.042Z`` of milliseconds since 1970."""
