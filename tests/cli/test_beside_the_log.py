@@ -5,13 +5,17 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
+import anyio
 import orjson
 import pytest
 
+from charter.model import commands as cmd
 from charter.model.approval import ApprovalRequest
+from charter.server.app import running
+from charter.server.settings import load_settings
 from charter.store.sqlite.migrating import migrate
 from charter.store.sqlite.relisting import LISTS
-from tests.cli.recorded import Recorded
+from tests.cli.recorded import IDE, Recorded
 from tests.cli.support import Project
 from tests.cli.test_erasing import propose_with_a_sensitive_text
 from tests.cli.test_tampering import open_raw
@@ -236,3 +240,26 @@ def test_a_request_changed_in_a_field_is_found_in_a_row_of_an_older_version_too(
     done = recorded.project.here("audit", "verify", "--json")
     assert done.code == 3, done.both
     assert done.json["findings"][0]["text"].startswith(f"approvals {recorded.approval_id}: request is another")
+
+
+@pytest.mark.parametrize("damage", ["UPDATE nodes SET hash = zeroblob(32)", "DELETE FROM nodes"])
+def test_a_node_of_the_tree_that_was_changed_is_found(grown: Project, damage: str) -> None:
+    """Nodes are kept over 256 events and their powers; a shorter log has none."""
+    with closing(sqlite3.connect(grown.database, isolation_level=None)) as raw:
+        assert raw.execute(damage).rowcount > 0
+    done = grown.here("audit", "verify", "--json")
+    assert (done.code, done.json["findings"][0]["rule"]) == (3, "list_differs")
+    assert "nodes 8/0" in done.json["findings"][0]["text"]
+
+
+@pytest.fixture
+def grown(project: Project) -> Project:
+    settings = load_settings(project.folder / "charter.toml", environ={})
+
+    async def work() -> None:
+        async with running(settings, drive=False, connect=False) as charter:
+            while (await charter.store.head("default")).size < 256:
+                await charter.gate.handle(IDE, cmd.StartWorkflow(template="governed-session", purpose="Plan"))
+
+    anyio.run(work)
+    return project
