@@ -120,3 +120,13 @@ async def test_a_batch_without_its_ids_is_denied_on_record(charter: Harness, era
     async with charter.client_as(AGENT, era) as client:
         assert code(await call(client, "invoke_tool", proposal_ids=["prop_1"])) == "workflow_required"
     assert len(await charter.events("tenant:default")) == 1
+
+
+async def test_a_wrong_list_is_refused_in_plain_words(charter: Harness, era: str) -> None:
+    async with charter.client_as(AGENT, era) as client:
+        ids = await start(client)
+        wrong: list[tuple[list[str], str]] = [([], "At least 1 is required"), (["prop_a"] * 21, "At most 20 are taken")]
+        for given, words in (*wrong, (["prop_a", "prop_a"], "a proposal stands here twice")):
+            refused = await call(client, "invoke_tool", **ids, proposal_ids=given)
+            assert code(refused) == "invalid_input"
+            assert refused.structured_content["message"].startswith(f"proposal_ids: {words}")

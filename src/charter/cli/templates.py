@@ -200,7 +200,7 @@ def _wrong(findings: list[Finding]) -> bool:
 
 def _tell(path: Path, findings: list[Finding]) -> None:
     for item in findings:
-        say(f"{path}:{item.line}: {item.level}: {item.text} {item.mend}")
+        say(f"{path}:{item.line}: {item.level}: {item.text.removesuffix('.')}. {item.mend}")
 
 
 @commands.command("graph")

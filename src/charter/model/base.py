@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -23,9 +24,18 @@ LINE = r"^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$"
 ShortText = Annotated[str, StringConstraints(max_length=500, pattern=LINE)]
 
 
+_COUNTED = re.compile(r"(?:Tuple|List) should have at (least|most) (\d+) items? after validation")
+
+
 def in_words(message: str) -> str:
-    """What pydantic says of a value, without a pattern that nobody can read."""
-    return "One line without control or invisible characters is required" if LINE in message else message
+    """What pydantic says of a value, without a pattern that nobody can read or words about pydantic itself."""
+    if LINE in message:
+        return "One line without control or invisible characters is required"
+    counted = _COUNTED.match(message)
+    if counted is not None:
+        amount = f"At {counted[1]} {counted[2]} {'is' if counted[2] == '1' else 'are'}"
+        return f"{amount} {'required' if counted[1] == 'least' else 'taken'}"
+    return message.removeprefix("Value error, ")
 
 
 Id = Annotated[str, StringConstraints(max_length=200, pattern=r"^[!-~]*$")]
