@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from charter.model.canonical import digest
 from charter.workflows.state import SHAPE, State
 
-PINNED = (4, "sha256:f878d0623fc30359be6af23eb3ddc983e72e40395c562a3214f6f60a457063ea")
+PINNED = (5, "sha256:adc26849e1c2ca091bdef1f76d82a3707a93c7766ada1133f176b2ff307294c3")
 """``SHAPE``, and the digest of the schema that goes with it."""
 
 

@@ -40,7 +40,7 @@ __all__ = [
     "changed",
 ]
 
-SHAPE = 4
+SHAPE = 5
 """Raised with every change of the state or of its fold: a snapshot of an older shape is left, and the log folded again."""
 
 
