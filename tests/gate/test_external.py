@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from charter.errors import Denied
+from charter.errors import NotFound
 from charter.model import commands as cmd
 from charter.model.principal import service
 from charter.model.template import Template
@@ -307,8 +307,10 @@ async def test_no_agent_calls_charter_s_own_tools_whatever_its_step_allows(tmp_p
     arguments = {"method": "GET", "url": web.url, "risk": "low", "idempotent": True, "timeout_seconds": 5}
     async with outside_desk(tmp_path / "db", (), outbound()) as desk:
         work = await desk.session()
-        with pytest.raises(Denied):
+        with pytest.raises(NotFound) as refused:
             await work.invoke("charter__http_request", **arguments)
+        assert refused.value.error_code == "unknown_tool"  # it is hidden from those who may never use it
+        assert (await desk.last(work.workflow_id, "POLICY_DECISION"))["verdict"] == "deny"
         context = await work.context()
         assert "charter__http_request" not in str(context.invocations)
     assert web.asked == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.ports import free_port
 from tests.tools.support import (
     NOTHING,
     QUICK,
+    ROOT,
+    SERVER,
     effect,
     http,
     http_process,
@@ -278,7 +281,9 @@ async def test_a_tool_whose_schema_cannot_be_checked_is_left_out_and_told() -> N
 
 
 async def test_a_stopped_registry_leaves_no_child_behind(tmp_path: Path) -> None:
-    manifest = await manifest_of(stdio(tmp_path))
+    # An interpreter of its own: a forked server is nobody's child here, and goes a moment after its launcher.
+    args = ("-m", SERVER, "--state", str(tmp_path))
+    manifest = await manifest_of(StdioConnection(command=sys.executable, args=args, cwd=str(ROOT)))
     async with running(manifest) as (_, runner):
         child = await pid(runner, manifest)
     with pytest.raises(ProcessLookupError):
