@@ -213,7 +213,7 @@ def _waiting_part(measured: dict[str, Any]) -> str:
     ]
     head = ("a server on", "start, s", "idle, ms of processor time a second", "MiB")
     said = (
-        "A quarter of the runs each waits for a time, a signal, people and an agent. "
+        "A quarter of the runs each waits for a time, a signal, people and an agent.\n"
         f"With them there, {late['timers']:,} timers fell due while 16 callers made {late['calls_per_second']:,.0f} calls a "
         f"second: they fired {late['p50_ms']:.0f} ms late at p50, {late['p99_ms']:.0f} ms at p99, "
         f"{late['most_ms']:.0f} ms at most.\n{_disk(measured['disk'])}\n"
