@@ -89,8 +89,7 @@ class Queries:
         """
         state = await self.state(principal, workflow_id)
         agent, now = principal, self._gate.moment()[0]
-        works = any(facts_of.invocation_live(state, key, principal, now) for key in state.invocations)
-        if principal.kind != "agent" and not works:
+        if principal.kind != "agent" and not facts_of.granted_a_step(state, principal, now):
             agent = working_in(state, invocation_id, agent_roles) or principal
         tools = tuple(tool for tool in self.visible(agent) if names is None or tool.name in names)
         return await Actions(self._gate, agent, tools).of(state, invocation_id)

@@ -6,9 +6,9 @@ folded from it, and in every text and condition the part is a marker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from charter.errors import CharterError, Conflict, IntegrityError, InvalidInput
 from charter.gate.preparing import Preparer
@@ -26,6 +26,8 @@ from charter.workflows.state import State, StepState
 
 if TYPE_CHECKING:
     from charter.gate.parts import Parts
+
+T = TypeVar("T")
 
 
 class Withholding:
@@ -81,24 +83,21 @@ class Withholding:
 
     async def call(self, state: State, template: Template, step: Step) -> tuple[str, JsonObject]:
         """The governed tool and the arguments that a step calls it with. Raises as ``workflows.outbound.call_of`` does."""
-        scope = scope_of(state, template, step.id)
         since = state.steps.get(step.id, StepState()).opened_at
-        if not self._needed(state, step):
-            return call_of(step, scope, since)
-        scope["trigger"] = await self._real(state)
-        try:
-            return call_of(step, scope, since)
-        except ExpressionError:
-            raise _unmade(step) from None
+        scope = scope_of(state, template, step.id)
+        return await self._made(state, step, scope, lambda scope: call_of(step, scope, since))
 
     async def child_input(self, state: State, step: ChildStep) -> Any:
         """What a step starts its child with."""
-        scope = state.scope()
+        return await self._made(state, step, state.scope(), lambda scope: expressions.render(step.input, scope))
+
+    async def _made(self, state: State, step: Step, scope: dict[str, Any], make: Callable[[dict[str, Any]], T]) -> T:
+        """What ``make`` makes of the step's scope, which has the whole input where the step needs what is withheld of it."""
         if not self._needed(state, step):
-            return expressions.render(step.input, scope)
+            return make(scope)
         scope["trigger"] = await self._real(state)
         try:
-            return expressions.render(step.input, scope)
+            return make(scope)
         except ExpressionError:
             raise _unmade(step) from None
 

@@ -235,8 +235,12 @@ def workflow_facts(state: State, principal: Principal, action: Action, *, channe
     )
 
 
+def granted_a_step(state: State, principal: Principal, now: str) -> bool:
+    """Whether a step of this run is granted to the principal now."""
+    return any(invocation_live(state, key, principal, now) for key in state.invocations)
+
+
 def facts_of_worker(state: State, principal: Principal, action: Action, now: str) -> Facts:
     """The same for a verb that also those have to whom a step of this run is granted."""
     facts = workflow_facts(state, principal, action)
-    works = any(invocation_live(state, key, principal, now) for key in state.invocations)
-    return facts.model_copy(update={"invocation_live": True}) if works else facts
+    return facts.model_copy(update={"invocation_live": True}) if granted_a_step(state, principal, now) else facts
