@@ -10,7 +10,7 @@ import itertools
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from charter.audit.verify import SizedNote, verify_log
 from charter.manifests.tool_files import UpstreamManifest
 from charter.store.sqlite import SqliteStore
 from tests.guarantees.serving import Served, install
-from tests.guarantees.upstream import Counting, counting_manifest, counting_process
+from tests.guarantees.upstream import Counting
 from tests.guarantees.world import by_stream
 
 pytestmark = [
@@ -39,17 +39,6 @@ pytestmark = [
 ]
 
 ENDED = ("WORKFLOW_COMPLETED", "WORKFLOW_FAILED", "WORKFLOW_REJECTED", "WORKFLOW_CANCELLED")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with counting_process(tmp_path_factory.mktemp("upstream")) as counting:
-        yield counting
-
-
-@pytest.fixture(scope="module")
-async def manifest(upstream: Counting, anyio_backend: str) -> UpstreamManifest:
-    return await counting_manifest(upstream)
 
 
 @pytest.fixture

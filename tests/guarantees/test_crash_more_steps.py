@@ -27,7 +27,7 @@ from charter.store.port import Filter, Page
 from tests.guarantees.serving import Served
 from tests.guarantees.test_crash import ENDED, record_of
 from tests.guarantees.test_crash_steps import UNDO, Helpers, action, lived, prepared
-from tests.guarantees.upstream import Counting, counting_manifest, counting_process
+from tests.guarantees.upstream import Counting
 from tests.guarantees.world import AGENT
 from tests.smtp import MailBox, mail_box
 from tests.web import Says, Site, site
@@ -69,17 +69,6 @@ EACH: JsonObject = {
     "on_schedule": [{"cron": "* * * * *"}],
     "steps": [action("tick", "charge", account="tick", cents=1)],
 }
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with counting_process(tmp_path_factory.mktemp("upstream")) as counting:
-        yield counting
-
-
-@pytest.fixture(scope="module")
-async def manifest(upstream: Counting, anyio_backend: str) -> UpstreamManifest:
-    return await counting_manifest(upstream)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from charter.store.sealing import Sealer
 from charter.tools.webhooks import signed_headers
 from tests.guarantees.serving import Served, install
 from tests.guarantees.test_crash import ENDED, record_of
-from tests.guarantees.upstream import Counting, counting_manifest, counting_process
+from tests.guarantees.upstream import Counting
 from tests.guarantees.world import AGENT, CAT, OPS
 from tests.web import Says, Site, site
 
@@ -80,17 +80,6 @@ def templates(url: str) -> dict[str, JsonObject]:
             "steps": [action("note", "charge", account="heard", cents=1)],
         },
     }
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with counting_process(tmp_path_factory.mktemp("upstream")) as counting:
-        yield counting
-
-
-@pytest.fixture(scope="module")
-async def manifest(upstream: Counting, anyio_backend: str) -> UpstreamManifest:
-    return await counting_manifest(upstream)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -19,7 +18,6 @@ from charter.workflows.outgoing import TYPES
 from tests.engine.receiving import Receiver, receiver
 from tests.guarantees.serving import Served, install
 from tests.guarantees.test_crash import Told, killed_under_load
-from tests.guarantees.upstream import Counting, counting_manifest, counting_process
 
 pytestmark = [
     pytest.mark.anyio,
@@ -34,17 +32,6 @@ types = ["*"]
 private = true
 first_retry_seconds = 0.05
 """
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
-    with counting_process(tmp_path_factory.mktemp("upstream")) as counting:
-        yield counting
-
-
-@pytest.fixture(scope="module")
-async def manifest(upstream: Counting, anyio_backend: str) -> UpstreamManifest:
-    return await counting_manifest(upstream)
 
 
 def with_webhook(served: Served, url: str) -> None:
