@@ -577,6 +577,23 @@ def test_a_standing_grant_covers_no_call_of_who_gave_it_also_where_it_was_given_
         assert [rule for rule in rules(told) if rule.startswith("grant")] == found
 
 
+def under(by: str, *roles: str) -> dict[str, Any]:
+    return {"given_by": by, "roles": list(roles), "separation": "roles"}
+
+
+def test_who_gives_a_grant_has_passed_the_step_that_runs_under_it() -> None:
+    trace = granted_run(1, 1)
+    for giver, found in ((BOB.id, []), (CAT.id, ["grant_by_another_person"])):
+        assert rules(with_data(trace, "TOOL_INVOKE", under_grant=under(giver))) == found
+    decided = at(LONG, "APPROVAL_DECISION")
+    call = ACTION[at(ACTION, "TOOL_INVOKE")]
+    for place in (decided, decided + 1):  # before dan approves in bob's place, and after it
+        for giver, apart in ((DAN.id, True), (BOB.id, True), (EVE.id, False)):
+            data = {**call.data, "step_id": "elsewhere", "under_grant": under(giver, "treasury")}
+            lie = [*LONG[:place], replace(call, data=data), *LONG[place : decided + 1]]
+            assert ("approval_duties_separate" in rules(lie)) == apart
+
+
 def test_every_rule_has_a_lie_that_it_catches() -> None:
     shown_above = {"grant_within_bounds", "grant_by_another_person"}
     assert {rule for rule, _ in CASES.values()} | shown_above == TRACE_RULES.keys()

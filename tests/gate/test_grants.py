@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,13 @@ import pytest
 from charter.errors import CharterError, Denied, InvalidInput, NotFound
 from charter.model import commands as cmd
 from charter.model.principal import Channel, Principal
+from charter.model.template import Template
+from charter.policies.shipped import shipped_sources
+from charter.server.evaluator import PolicySets
+from charter.tools.runner import Runner
 from tests.gate.conftest import Open
-from tests.guarantees.upstream import Counting
-from tests.guarantees.world import AGENT, ANN, BOB, Desk
+from tests.guarantees.upstream import Counting, Governed
+from tests.guarantees.world import AGENT, ANN, BOB, CAT, Desk, template
 
 pytestmark = pytest.mark.anyio
 
@@ -169,3 +174,118 @@ async def test_two_runs_in_two_processes_cannot_both_take_the_last_use(opened: O
     assert statuses.count("pending_approval") == 5
     assert len(upstream.calls()) == 3
     await one.check_record()
+
+
+# -- whoever's word lets a step pass has passed it
+
+SAVE = {"id": "save", "type": "action", "tool": WRITE, "arguments": {"what": "a", "value": "1"}}
+AGREE = {"id": "agree", "type": "approval", "question": "Go?", "distinct_from": ["save"]}
+OPEN = {"id": "work", "type": "agent", "allowed_tools": ["*"]}
+BY_ROLES = """
+@id("legal-agrees") @obligation("require_approval") @role("legal") @reason("Legal agrees to what is written.")
+permit (principal, action in Charter::Action::"tool.invoke", resource)
+when { resource.risk == "medium" } unless { context.granted || context.approved.contains("legal:1") };
+"""
+LEGAL = {"id": "agree", "type": "approval", "question": "Go?", "requirements": [{"role": "finance"}]}
+BOTH = Principal(id="bea", kind="human", roles=("approver", "finance", "legal"))
+ONE = Principal(id="fin", kind="human", roles=("approver", "finance"))
+
+
+def of(*steps: dict[str, Any], separation: str = "roles") -> Template:
+    return template("duties", *steps).model_copy(update={"separation_of_duties": separation})
+
+
+async def asked(desk: Desk, workflow_id: str) -> str:
+    return str((await desk.last(workflow_id, "APPROVAL_REQUESTED"))["request"]["approval_id"])
+
+
+async def granted(desk: Desk, by: Principal = BOB, case: str | None = None) -> Any:
+    """A run of ``duties`` at its first step, with a grant of this person's."""
+    run = await desk.start("duties", case_id="case 7")
+    await desk.grant(run.workflow_id, WRITE, by=by, case_id=case)
+    ids = {"workflow_id": run.workflow_id, "agent_invocation_id": run.invocations[0].agent_invocation_id}
+    await desk.gate.handle(AGENT, cmd.CompleteStep(**ids))
+    await desk.engine.settle()
+    return run
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("case", [None, "case 7"])
+@pytest.mark.parametrize("separation", ["all", "distinct"])
+async def test_who_gave_the_grant_under_which_a_step_ran_has_passed_that_step(
+    opened: Open, upstream: Counting, case: str | None, separation: str
+) -> None:
+    agree = AGREE if separation == "distinct" else {**AGREE, "distinct_from": None}
+    desk = await opened(templates=(of(OPEN, SAVE, agree, separation="all" if separation == "all" else "none"),))
+    run = await granted(desk, case=case)
+    assert len(upstream.calls()) == 1
+    assert (await desk.last(run.workflow_id, "TOOL_INVOKE"))["under_grant"]["given_by"] == "bob"
+    approval_id = await asked(desk, run.workflow_id)
+    with pytest.raises(CharterError) as refused:
+        await desk.decide(approval_id, by=BOB)
+    assert refused.value.error_code == "duties_separate"
+    desk = await opened(templates=(of(OPEN, SAVE, agree),))  # as another process folds it from the log
+    with pytest.raises(CharterError):
+        await desk.decide(approval_id, by=BOB.model_copy(update={"id": "ＢOB"}))
+    assert (await desk.decide(approval_id, by=CAT)).status == "approved"
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("channel", ["cli", "prompt", "elicitation"])
+async def test_the_grant_of_who_let_another_step_pass_does_not_count(
+    opened: Open, upstream: Counting, channel: Channel
+) -> None:
+    """However they answered: on the command line, or through the client of the agent."""
+    agree = {**AGREE, "distinct_from": None}
+    desk = await opened(templates=(of(OPEN, agree, SAVE, separation="all"),))
+    run = await granted(desk)
+    await desk.decide(await asked(desk, run.workflow_id), by=BOB, channel=channel)
+    await desk.engine.settle()
+    assert upstream.calls() == []
+    approval_id = await asked(desk, run.workflow_id)
+    with pytest.raises(CharterError) as refused:
+        await desk.decide(approval_id, by=BOB)
+    assert refused.value.error_code == "duties_separate"
+    await desk.decide(approval_id, by=CAT)
+    await desk.engine.settle()
+    assert len(upstream.calls()) == 1
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G4")
+async def test_one_person_s_grant_lets_no_two_steps_pass(opened: Open, upstream: Counting) -> None:
+    again = {**SAVE, "id": "again", "arguments": {"what": "b", "value": "2"}}
+    desk = await opened(templates=(of(OPEN, SAVE, again, separation="all"),))
+    run = await granted(desk)
+    assert len(upstream.calls()) == 1
+    approval_id = await asked(desk, run.workflow_id)  # the second write is nobody's yet
+    with pytest.raises(CharterError) as refused:
+        await desk.decide(approval_id, by=BOB)
+    assert refused.value.error_code == "duties_separate"
+    await desk.decide(approval_id, by=CAT)
+    await desk.engine.settle()
+    assert len(upstream.calls()) == 2
+    await desk.check_record()
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("separation", ["roles", "none"])
+async def test_by_roles_a_grant_for_one_role_and_an_answer_for_another_take_two_people_unless_the_template_allows_it(
+    opened: Open, upstream: Counting, tools: tuple[Governed, Runner], separation: str, tmp_path: Path
+) -> None:
+    (tmp_path / "authorise.cedar").write_text("\n".join(shipped_sources().authorise.values()))
+    (tmp_path / "obligations.cedar").write_text(BY_ROLES)
+    by_roles = PolicySets(tmp_path, None, tools[0].all())
+    desk = await opened(templates=(of(OPEN, SAVE, LEGAL, separation=separation),), policies=by_roles)
+    run = await granted(desk, by=BOTH)
+    assert len(upstream.calls()) == 1
+    approval_id = await asked(desk, run.workflow_id)
+    if separation == "none":
+        assert (await desk.decide(approval_id, by=BOTH)).status == "approved"
+    else:
+        with pytest.raises(CharterError) as refused:
+            await desk.decide(approval_id, by=BOTH)
+        assert refused.value.error_code == "duties_separate"
+        assert (await desk.decide(approval_id, by=ONE)).status == "approved"
+    await desk.check_record()

@@ -106,7 +106,14 @@ class Auditor:
     def _workflow_started(self, event: dict[str, Any], data: dict[str, Any]) -> None:
         key = (event["tenant"], event["stream"])
         assert key not in self.runs
-        fields: dict[str, Any] = {"ended": None, "invocations": {}, "steps": {}, "types": {}, "proposals": {}}
+        fields: dict[str, Any] = {
+            "ended": None,
+            "invocations": {},
+            "steps": {},
+            "types": {},
+            "proposals": {},
+            "granted": set(),
+        }
         self.runs[key] = {**fields, "owner": data["owner"], "case": data.get("case_id"), "dry": data.get("dry_run")}
         self.facts.add(("started", *key))
 
@@ -153,6 +160,8 @@ class Auditor:
             assert data["channel"] in (STRONG - {"api"} if owner else STRONG)
         if data["decision"] == "approve":
             assert person not in approval["yes"]
+            if not request.get("agent_invocation_id"):
+                assert not self._passed(event, person) & self._kept_apart(event, request), "one person, two duties"
             approval["yes"][person] = data
         approval["status"] = {"more_info": "pending"}.get(data["status"], data["status"])
         if approval["status"] == "approved":
@@ -160,11 +169,26 @@ class Auditor:
             assert len(approval["yes"]) >= wanted
         self.facts.add(("decided", event["tenant"], data["approval_id"], data["decision"], person))
 
+    def _passed(self, event: dict[str, Any], person: str) -> set[str]:
+        """The steps of this run that this person has let pass, by an answer or by a standing grant."""
+        steps = {step for step, giver in self.run_of(event)["granted"] if giver == person}
+        for (tenant, _), item in self.approvals.items():
+            ours = (tenant, item["stream"]) == (event["tenant"], event["stream"])
+            if ours and person in item["yes"] and not item["request"].get("agent_invocation_id"):
+                steps |= {item["request"]["step_id"]} if item["status"] in ("pending", "approved", "used") else set()
+        return steps
+
+    def _kept_apart(self, event: dict[str, Any], request: dict[str, Any]) -> set[str]:
+        """The other steps that who lets this one pass must not have let pass. No request here is for roles."""
+        if request.get("distinct_from") is not None:
+            return set(request["distinct_from"])
+        return set(self.run_of(event)["steps"]) - {request["step_id"]} if request.get("separation") == "all" else set()
+
     def _approval_closed(self, event: dict[str, Any], data: dict[str, Any]) -> None:
         self.approvals[event["tenant"], data["approval_id"]]["status"] = data["status"]
 
     def _grant_given(self, event: dict[str, Any], data: dict[str, Any]) -> None:
-        assert event["actor"]["kind"] == "human"
+        assert event["actor"] == {"kind": "human", "id": data["given_by"]}
         assert not self.tools[data["bounds"]["tool"]].high
         assert data["channel"] in STRONG
         left = data["bounds"]["uses"]
@@ -237,6 +261,7 @@ class Auditor:
             case = bounds.get("case_id")
             assert grant["stream"] == (f"case:{case}" if case else event["stream"])
             assert case in (None, self.run_of(event)["case"])
+            self._given_by_who_may(event, data, grant)
             grant["left"] -= 1
             return
         (approval_id,) = data["approval_ids"]
@@ -248,6 +273,15 @@ class Auditor:
         agreed = set(approval["yes"]) - {event["actor"]["id"]}
         assert len(agreed) >= self.rules.asks
         approval["status"] = "used"
+
+    def _given_by_who_may(self, event: dict[str, Any], data: dict[str, Any], grant: dict[str, Any]) -> None:
+        """The word behind a grant is one that would have been enough for this call, in this run."""
+        giver, run = grant["given_by"], self.run_of(event)
+        assert data["under_grant"]["given_by"] == giver, "the call says whose word it runs by"
+        assert giver != event["actor"]["id"], "G4: a grant for a call of who gave it"
+        assert giver == run["owner"] or "approver" in self.people[giver], "G4: who has no say gave the grant"
+        if data.get("agent_invocation_id") is None:
+            run["granted"].add((data["step_id"], giver))
 
     def _tool_result(self, event: dict[str, Any], data: dict[str, Any]) -> None:
         effect = self.effects[event["tenant"], data["effect_id"]]

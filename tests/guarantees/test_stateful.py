@@ -49,8 +49,14 @@ pytestmark = [
 FLOW = template(
     "flow",
     {"id": "work", "type": "agent", "allowed_tools": ["box__*"], "expires_after_seconds": 5 * DAY},
-    {"id": "save", "type": "action", "tool": "box__note", "arguments": {"n": 7}, "on_failure": "skip"},
-    {"id": "sure", "type": "approval", "question": "Go on?", "expires_after_seconds": 2 * DAY},
+    {"id": "save", "type": "action", "tool": "box__note", "arguments": {"n": 2}, "on_failure": "skip"},
+    {
+        "id": "sure",
+        "type": "approval",
+        "question": "Go on?",
+        "expires_after_seconds": 2 * DAY,
+        "distinct_from": ["save"],
+    },
     {"id": "pay", "type": "action", "tool": "box__pay", "arguments": {"n": 8}},
 )
 OPEN = template("open", {"id": "work", "type": "agent", "allowed_tools": ["*"], "expires_after_seconds": 3 * DAY // 2})

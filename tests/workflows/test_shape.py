@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from charter.model.canonical import digest
 from charter.workflows.state import SHAPE, State
 
-PINNED = (5, "sha256:adc26849e1c2ca091bdef1f76d82a3707a93c7766ada1133f176b2ff307294c3")
+PINNED = (6, "sha256:b237115ae8862083db9b259fb86261b4ad5ef4e4989aa4772f777ee9b4a2113c")
 """``SHAPE``, and the digest of the schema that goes with it."""
 
 

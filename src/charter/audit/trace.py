@@ -54,7 +54,7 @@ TRACE_RULES = {
     "approval_by_another_person": "People decide, or an agent with its reasoning, and nobody decides on their own action.",
     "approval_handed_on": "A part in a decision is handed on once, not to the requester nor in a circle, and then it is gone.",
     "approval_in_order": "The next are asked, reminded and asked instead when it is their turn or time, each once.",
-    "approval_duties_separate": "Nobody has a part in approving two steps that are not for the same person.",
+    "approval_duties_separate": "Nobody lets two steps pass that are not for the same person, by answers or grants.",
     "approval_quorum": "A request is approved when each of its requirements is met by distinct people.",
     "approval_used_once": "An approval is good for one call.",
     "grant_by_another_person": "A standing grant covers no call of the person who gave it, and the call says who that is.",

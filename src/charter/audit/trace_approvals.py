@@ -5,12 +5,13 @@ It counts anew, and apart from the decider, what the requests on record ask for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from charter.model import events as ev
 from charter.model.approval import ApprovalRequest, Requirement
+from charter.model.approval_events import UnderGrant
 from charter.model.principal import person_key
 from charter.model.times import later
 
@@ -64,12 +65,22 @@ class _Approval:
     delegated: list[ev.ApprovalDelegated] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    step_id: str
+    roles: frozenset[str]
+    separation: str
+    distinct_from: tuple[str, ...] | None = None
+    agents: bool = False
+
+
 class Approvals:
     """Follows the approvals of one run. ``proposals``: the digest of each."""
 
     def __init__(self, run: Run, say: Say, proposals: Mapping[str, str]) -> None:
         self._run, self._say, self._proposals = run, say, proposals
         self._known: dict[str, _Approval] = {}
+        self._under_grants: dict[tuple[str, str], _Duty] = {}
 
     def see(self, type_: str, data: Any) -> None:
         """Read one event of a type that this class follows; others are of no concern."""
@@ -129,14 +140,30 @@ class Approvals:
             self._say("approval_handed_on", f"{data.decided_by} approves, and had handed their part over.")
 
     def _check_separate(self, approval: _Approval, data: ev.ApprovalDecided) -> None:
+        duty = _duty(approval.request)
+        for step_id in (*self._approved_by(_behind(data), duty), *self._granted_by(_behind(data), duty)):
+            self._say("approval_duties_separate", f"{data.decided_by} approves {duty.step_id} and let {step_id} pass.")
+
+    def _approved_by(self, people: set[str], duty: _Duty) -> Iterator[str]:
         for other in self._known.values():
-            if other.status not in ("pending", "approved", "used") or not _apart(approval.request, other.request):
-                continue
-            if any(_behind(item) & _behind(data) for item in other.approvals):
-                self._say(
-                    "approval_duties_separate",
-                    f"{data.decided_by} approves {approval.request.step_id} and had a part in {other.request.step_id}.",
-                )
+            apart = other.status in ("pending", "approved", "used") and _apart(duty, _duty(other.request))
+            if apart and any(_behind(item) & people for item in other.approvals):
+                yield other.request.step_id
+
+    def _granted_by(self, people: set[str], duty: _Duty) -> Iterator[str]:
+        for (giver, step_id), other in self._under_grants.items():
+            if giver in people and _apart(duty, other):
+                yield step_id
+
+    def pass_by_grant(self, data: ev.ToolInvoke, under: UnderGrant) -> None:
+        """A step's own call runs under a standing grant: who gave it has passed the step."""
+        giver = person_key(under.given_by)
+        duty = _Duty(data.step_id, frozenset(under.roles), under.separation)
+        for step_id in (*self._approved_by({giver}, duty), *self._granted_by({giver}, duty)):
+            self._say(
+                "approval_duties_separate", f"The grant of {giver} covers {duty.step_id}, and they let {step_id} pass."
+            )
+        self._under_grants[giver, data.step_id] = duty
 
     def on_turn(self, approval: _Approval, data: ev.ApprovalTurn) -> None:
         self._check_open(approval, "passed on")
@@ -283,11 +310,17 @@ MOST = 12
 """More requirements than this in one request are not looked at in every combination."""
 
 
-def _apart(one: ApprovalRequest, other: ApprovalRequest) -> bool:
-    if one.step_id == other.step_id or one.agent_invocation_id or other.agent_invocation_id:
+def _duty(request: ApprovalRequest) -> _Duty:
+    roles = frozenset(item.role for item in request.requirements if item.role)
+    agents = bool(request.agent_invocation_id)
+    return _Duty(request.step_id, roles, request.separation, request.distinct_from, agents)
+
+
+def _apart(one: _Duty, other: _Duty) -> bool:
+    if one.step_id == other.step_id or one.agents or other.agents:
         return False
     named = [(one.distinct_from, other.step_id), (other.distinct_from, one.step_id)]
     if any(steps is not None for steps, _ in named):
         return any(step_id in steps for steps, step_id in named if steps is not None)
-    roles, others = ({item.role for item in each.requirements if item.role} for each in (one, other))
-    return one.separation == "all" or (one.separation == "roles" and bool(roles and others) and roles != others)
+    apart = bool(one.roles and other.roles) and one.roles != other.roles
+    return one.separation == "all" or (one.separation == "roles" and apart)

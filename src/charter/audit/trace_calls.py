@@ -89,6 +89,8 @@ class Calls:
             self._approvals.use(approval_id, data)
         if data.grant_id is not None:
             self._use_grant(data.grant_id, data)
+        if data.under_grant is not None and data.agent_invocation_id is None:
+            self._approvals.pass_by_grant(data, data.under_grant)
 
     def _again(self, effect: _Effect, data: ev.ToolInvoke) -> None:
         last = effect.invoke
@@ -140,11 +142,12 @@ class Calls:
         asked = self._asked.get(data.digest)
         if asked is None:
             return  # told of as a call without a decision
-        told = asked.grant_given_by
+        told, under = asked.grant_given_by, data.under_grant
         giver = grant.given.given_by if grant is not None else told
         if giver is None:
             return  # a case's grant, on a record of before this was written down
-        if told not in (None, giver) or person_key(giver) == person_key(asked.principal.id):
+        said = {told, under.given_by if under is not None else None} - {None}
+        if said - {giver} or person_key(giver) == person_key(asked.principal.id):
             self._say(
                 "grant_by_another_person", f"{giver} gave {data.grant_id}, and {asked.principal.id} calls under it."
             )

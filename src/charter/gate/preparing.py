@@ -24,6 +24,7 @@ from charter.model.principal import Principal
 from charter.model.tool import ToolManifest
 from charter.workflows.draft import Call
 from charter.workflows.facts import call_facts
+from charter.workflows.quorum import requirements_of, roles_asked
 from charter.workflows.standing import as_approval
 from charter.workflows.state import ProposalState, State
 
@@ -191,12 +192,13 @@ class Preparer:
         )
         if ahead.calls:
             facts = facts.model_copy(update={"calls_used": facts.calls_used + ahead.calls})
-        decision = self.evaluate(facts)
+        decision = asked = self.evaluate(facts)
         use = None
         if decision.verdict == "require_approval":
             # A grant is looked for only where people would be asked, so that what needs nobody does not use it up.
             use, facts, decision = await self._under_a_grant(state, facts, decision, now, ahead)
         decision = self._with_quarantine(manifest, decision)
+        use = use if decision.verdict == "permit" else None
         return Call(
             manifest=manifest,
             arguments=arguments,
@@ -207,8 +209,10 @@ class Preparer:
             facts=facts,
             decision=decision,
             proposal_id=proposal.made.proposal_id if proposal else None,
-            grant_id=use.grant_id if use and decision.verdict == "permit" else None,
-            grant_claim=use.claim if use and decision.verdict == "permit" and not state.dry_run else None,
+            grant_id=use.grant_id if use else None,
+            grant_claim=use.claim if use and not state.dry_run else None,
+            grant_given_by=use.given_by if use else None,
+            grant_for=tuple(sorted(roles_asked(requirements_of(asked)))) if use else (),
             shown=shown_fields(manifest, arguments) if decision.verdict == "require_approval" else (),
             shadow=self._parts.evaluator.shadow(facts, decision),
         )

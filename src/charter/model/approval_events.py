@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds, Requirement, Signature
+from charter.model.approval import ApprovalRequest, ApprovalVerdict, GrantBounds, Requirement, Separation, Signature
 from charter.model.base import Model
 from charter.model.principal import Channel
 
@@ -94,6 +94,14 @@ class GrantGiven(Model):
     roles: tuple[str, ...] = Field(default=(), description="Of who gave it, then: by them it is judged what it covers.")
     channel: Channel
     comment: str | None = None
+
+
+class UnderGrant(Model):
+    """Whose word lets a call pass under a standing grant, and for whom it was meant: who gave it has passed that step."""
+
+    given_by: str
+    roles: tuple[str, ...] = Field(default=(), description="Of those who would have been asked about the call.")
+    separation: Separation = Field(default="none", description="The template's, for the workflow's own steps.")
 
 
 class GrantRevoked(Model):

@@ -19,6 +19,7 @@ from charter.model.approval_events import (
     ApprovalTurn,
     GrantGiven,
     GrantRevoked,
+    UnderGrant,
 )
 from charter.model.base import Json, JsonObject, Model
 from charter.model.phase import ArgumentRule, GateChecked, PhaseWentBack
@@ -226,6 +227,7 @@ class ToolInvoke(Model):
     approval_ids: tuple[str, ...] = ()
     grant_id: str | None = None
     grant_use: int | None = Field(default=None, description="Which use of a case's grant this is, from 0.")
+    under_grant: UnderGrant | None = None
     instance: str
     dry_run: bool = False
 

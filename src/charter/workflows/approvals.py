@@ -102,7 +102,7 @@ def _no_part(
     elsewhere = quorum.passed_elsewhere(state, approval, quorum.behind(answer))
     if elsewhere is not None:
         return Refused(
-            f"You had a part in approving step {elsewhere!r}, and the workflow wants another person here.",
+            f"You had a part in letting step {elsewhere!r} pass, and the workflow wants another person here.",
             code="duties_separate",
             next_step=_ASK_ANOTHER,
         )

@@ -7,6 +7,7 @@ from typing import cast
 from charter.errors import Denied, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
+from charter.model.approval_events import UnderGrant
 from charter.model.effect import Effect
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
@@ -318,11 +319,19 @@ def start(draft: Draft, call: Call, proposal: ProposalState | None) -> None:
         approval_ids=approval_ids,
         grant_id=call.grant_id,
         grant_use=call.grant_use,
+        under_grant=_under_grant(draft, call),
         instance=given.instance,
         dry_run=state.dry_run or any(item.name == "dry_run" for item in call.decision.obligations),
     )
     draft.emit("TOOL_INVOKE", invoke_event)
     draft.effect = effect_of(draft, invoke_event, call)
+
+
+def _under_grant(draft: Draft, call: Call) -> UnderGrant | None:
+    if call.grant_given_by is None:
+        return None
+    separation = draft.given.template.separation_of_duties if call.agent_invocation_id is None else "none"
+    return UnderGrant(given_by=call.grant_given_by, roles=call.grant_for, separation=separation)
 
 
 def effect_of(draft: Draft, invoked: ev.ToolInvoke, call: Call) -> Effect:

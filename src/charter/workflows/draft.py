@@ -36,6 +36,8 @@ class Call:
     proposal_id: str | None = None
     grant_id: str | None = None
     grant_claim: tuple[str, str] | None = None
+    grant_given_by: str | None = None
+    grant_for: tuple[str, ...] = ()
     shown: tuple[ShownField, ...] = ()
     preview: str | None = None
     reason: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from charter.model import events as ev
-from charter.model.approval import ApprovalRequest, Escalation, Requirement
+from charter.model.approval import ApprovalRequest, Escalation, Requirement, Separation
 from charter.model.policy import Decision
 from charter.model.principal import person_key
 from charter.workflows.approval_state import ApprovalState
@@ -160,30 +160,55 @@ def turn_of(approval: ApprovalState) -> int:
     return len(request.requirements) - len(left)
 
 
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What passing a step is, as far as it must be kept apart from passing another one."""
+
+    step_id: str
+    roles: frozenset[str]
+    separation: Separation
+    distinct_from: tuple[str, ...] | None = None
+
+
+def duty_of(request: ApprovalRequest) -> Duty | None:
+    """Of a step's question, or of the workflow's own call. Calls of agents are no steps that are meant for anybody: the
+    policy says who decides on each."""
+    if request.agent_invocation_id:
+        return None
+    return Duty(request.step_id, roles_asked(request.requirements), request.separation, request.distinct_from)
+
+
 def passed_elsewhere(state: State, approval: ApprovalState, people: set[str]) -> str | None:
-    """The other step that one of these people had a part in approving, where the same person may not pass both."""
+    """The other step that one of these people let pass, where the same person may not pass both: by a part in approving it,
+    or by a standing grant of theirs."""
+    duty = duty_of(approval.request)
+    if duty is None:
+        return None
     for other in state.approvals.values():
-        if other.status not in ("pending", "approved", "used") or not separate(approval.request, other.request):
+        if other.status not in ("pending", "approved", "used") or not separate(duty, duty_of(other.request)):
             continue
         if any(item.decision == "approve" and behind(item) & people for item in other.decisions):
             return other.request.step_id
+    for item in state.passed:
+        granted = Duty(item.step_id, frozenset(item.under.roles), item.under.separation)
+        if person_key(item.under.given_by) in people and separate(duty, granted):
+            return item.step_id
     return None
 
 
-def separate(one: ApprovalRequest, other: ApprovalRequest) -> bool:
-    """Whether one person may not pass both: as a step says of the other, else by the template's rule. Calls of agents are no
-    steps that are meant for anybody: the policy says who decides on each."""
-    if one.step_id == other.step_id or one.agent_invocation_id or other.agent_invocation_id:
+def separate(one: Duty, other: Duty | None) -> bool:
+    """Whether one person may not pass both: as a step says of the other, else by the template's rule."""
+    if other is None or one.step_id == other.step_id:
         return False
     if one.distinct_from is not None or other.distinct_from is not None:
         return other.step_id in (one.distinct_from or ()) or one.step_id in (other.distinct_from or ())
-    roles, others = roles_of(one), roles_of(other)
-    return one.separation == "all" or (one.separation == "roles" and bool(roles and others) and roles != others)
+    apart = bool(one.roles and other.roles) and one.roles != other.roles
+    return one.separation == "all" or (one.separation == "roles" and apart)
 
 
-def roles_of(request: ApprovalRequest) -> set[str]:
-    """The roles that a request is meant for."""
-    return {item.role for item in request.requirements if item.role}
+def roles_asked(requirements: Iterable[Requirement]) -> frozenset[str]:
+    """The roles for which they are meant."""
+    return frozenset(item.role for item in requirements if item.role)
 
 
 def requirements_of(decision: Decision) -> tuple[Requirement, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from charter.model import events as ev
 from charter.model.approval import GrantBounds
+from charter.model.approval_events import UnderGrant
 from charter.model.base import JsonObject
 from charter.model.phase import ArgumentRule, CheckResult
 from charter.workflows import machine
@@ -110,6 +111,14 @@ class ChildState:
     step_id: str
     status: str
     template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantPass:
+    """A step whose own call a standing grant let pass: its giver has passed it."""
+
+    step_id: str
+    under: UnderGrant
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from charter.workflows.records import (
     ChildState,
     EffectState,
     GateState,
+    GrantPass,
     GrantState,
     InvocationState,
     ProposalState,
@@ -59,6 +60,7 @@ class State:
     approvals: dict[str, ApprovalState] = field(default_factory=dict)
     effects: dict[str, EffectState] = field(default_factory=dict)
     grants: dict[str, GrantState] = field(default_factory=dict)
+    passed: tuple[GrantPass, ...] = ()
     gates: dict[str, GateState] = field(default_factory=dict)
 
     @property

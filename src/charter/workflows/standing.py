@@ -60,4 +60,4 @@ def _separation(state: State) -> Separation:
     for item in state.approvals.values():
         if item.request.agent_invocation_id is None:
             return item.request.separation
-    return "none"
+    return state.passed[0].under.separation if state.passed else "none"

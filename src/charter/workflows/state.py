@@ -20,6 +20,7 @@ from charter.workflows.records import (
     ChildState,
     EffectState,
     GateState,
+    GrantPass,
     GrantState,
     InvocationState,
     ProposalState,
@@ -32,6 +33,7 @@ __all__ = [
     "ChildState",
     "EffectState",
     "GateState",
+    "GrantPass",
     "GrantState",
     "InvocationState",
     "ProposalState",
@@ -40,7 +42,7 @@ __all__ = [
     "changed",
 ]
 
-SHAPE = 5
+SHAPE = 6
 """Raised with every change of the state or of its fold: a snapshot of an older shape is left, and the log folded again."""
 
 
@@ -265,7 +267,15 @@ def _tool_invoke(state: State, data: ev.ToolInvoke, time: str) -> State:
         proposals=proposals,
         approvals=approvals,
         grants=grants,
+        passed=_passed(state, data),
     )
+
+
+def _passed(state: State, data: ev.ToolInvoke) -> tuple[GrantPass, ...]:
+    if data.under_grant is None or data.agent_invocation_id is not None:
+        return state.passed
+    found = GrantPass(data.step_id, data.under_grant)
+    return state.passed if found in state.passed else (*state.passed, found)
 
 
 def _effect_ended(state: State, effect_id: str, event_type: str, *, ran: bool) -> State:
