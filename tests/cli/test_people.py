@@ -154,6 +154,9 @@ def test_a_standing_grant_is_given_seen_and_taken_back(recorded: Recorded) -> No
     assert project.here(*give).code == 2, "which arguments must be said"
     assert project.here(*give, "--any-arguments", "--uses", "5000").code == 2
     assert project.here(*give, "--arguments", '{"type": 7}').code == 2
+    twice = project.here(*give, "--arguments", '{"type": "object", "type": "string"}')
+    assert twice.code == 2
+    assert "'type' is given twice" in twice.err
     risky = project.here("approvals", "grant", run, "--tool", "casebook__delete_note", "--any-arguments", "--as", "ann")
     assert risky.code == 1
     bounds = '{"type": "object", "properties": {"name": {"const": "plan"}}}'

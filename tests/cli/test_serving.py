@@ -135,9 +135,13 @@ def test_serving_standard_input_ends_with_the_client_or_a_signal(project: Projec
         if end == "signal":
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0
-        out, err = process.communicate(timeout=30)  # closes its standard input
+            out, err = process.communicate(timeout=30)
+        else:  # what is no message is answered before the end
+            twins = '{"jsonrpc": "2.0", "id": 7, "method": "ping", "params": {"a": 1, "a": 2}}'
+            out, err = process.communicate(twins + "\n", timeout=30)  # closes its standard input
     assert process.returncode == 0
-    assert out == ""
+    assert ("json_duplicate_key" in out) == (end == "close")
+    assert out.count("\n") == (end == "close")
     assert "everything acknowledged is on disk" in err
 
 

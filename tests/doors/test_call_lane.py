@@ -137,7 +137,7 @@ async def test_what_a_handler_refuses_is_refused_alike(
     [
         (b"{", {}, 400),
         (b"[]", {}, 400),
-        (b'{"jsonrpc":"2.0","method":"tools/call","params":{}}', {}, 202),
+        (b'{"jsonrpc":"2.0","method":"tools/call","params":{}}', {}, 400),
         (b"[" * 100_000, {}, 400),
         (message("x", id=None), {}, 400),
         (message("x", id=True), {}, 400),
@@ -164,13 +164,10 @@ async def test_what_is_out_of_the_ordinary_is_the_transport_s_affair(
     assert taken.calls <= (1 if status == 400 else 0)
 
 
-async def test_large_integers_and_lone_surrogates_keep_their_digits(
-    served: Served, ids: dict[str, str], taken: Taken
-) -> None:
-    for text in ('{"value": 123456789012345678901234567890}', '{"value": "\\ud800"}', '{"value": 1e400}'):
-        body = json.dumps(message("every__reflect", {**ids})).replace("{}", text).encode()
-        await both(served, body, mcp_name="every__reflect")
-    assert taken.calls == 3
+async def test_large_integers_keep_their_digits(served: Served, ids: dict[str, str], taken: Taken) -> None:
+    body = json.dumps(message("every__reflect", {**ids})).replace("{}", f'{{"value": {10**29 + 1}}}').encode()
+    await both(served, body, mcp_name="every__reflect")
+    assert taken.calls == 1
 
 
 async def test_a_client_that_leaves_cancels_its_call(charter: Harness, served: Served, ids: dict[str, str]) -> None:

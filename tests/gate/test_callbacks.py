@@ -320,6 +320,15 @@ async def test_a_callback_of_an_unreasonable_shape_is_refused(
         assert (await context(desk, run)).steps["call"] == "awaiting"
 
 
+async def test_a_callback_that_can_be_read_in_two_ways_is_refused(tmp_path: Path, web: Site) -> None:
+    async with charter(tmp_path / "db", flow(asks(web))) as desk:
+        run = await desk.start("flow")
+        await context(desk, run)
+        answer = await call_back(desk, web.asked[0], b'{"ok": false, "ok": true}')
+        assert (answer.status_code, answer.json()["code"]) == (422, "json_duplicate_key")
+        assert (await context(desk, run)).steps["call"] == "awaiting"
+
+
 async def test_after_a_change_of_keys_the_older_secret_is_still_good(tmp_path: Path, web: Site) -> None:
     async with charter(tmp_path / "db", flow(asks(web))) as desk:
         run = await desk.start("flow")

@@ -131,6 +131,15 @@ def _many(found: list[Signal] | Signal | None) -> list[Signal]:
     return found
 
 
+@pytest.mark.parametrize("media", [EVENT, "application/json"])
+def test_data_that_can_be_read_in_two_ways_is_refused(media: str) -> None:
+    body = orjson.dumps({**PAID, "data": {"amount": 1}} if media == EVENT else {"amount": 1})
+    headers = {"ce-specversion": "1.0"} | {f"ce-{name}": str(value) for name, value in PAID.items() if name != "data"}
+    with pytest.raises(InvalidInput, match="'amount' is given twice") as caught:
+        read(media, {} if media == EVENT else headers, body.replace(b'"amount":1', b'"amount":1,"amount":1000'), NOW)
+    assert caught.value.error_code == "json_duplicate_key"
+
+
 @pytest.mark.parametrize("number", ["123456789012345678901234567890", "-9007199254740992", "18446744073709551615"])
 def test_an_integer_that_would_be_changed_is_refused_as_in_a_call(number: str) -> None:
     whole = orjson.dumps({**PAID, "data": {"x": 0, "text": "1234567890123456789"}}).replace(

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from charter.errors import InvalidInput
-from charter.model.canonical import exact_json
+from charter.model.json_text import exact_json
 
 
 def text_from(given: str) -> str:
@@ -26,8 +26,9 @@ def json_from(given: str, what: str) -> Any:
     """JSON given as text, ``@FILE`` or ``-``. Raises ``InvalidInput``."""
     try:
         return exact_json(text_from(given))
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"{what} is no valid JSON: {error}.", code="bad_json") from None
+    except InvalidInput as error:
+        code = "bad_json" if error.error_code == "json_invalid" else error.error_code
+        raise InvalidInput(f"{what}: {error.message}", code=code, next_step=error.next_step) from None
 
 
 def arguments_from(given: str, what: str = "--arguments") -> dict[str, Any]:

@@ -163,7 +163,7 @@ async def _serve_stdio(config: Settings) -> None:
     """
     from charter.cli.stdin_relay import endable_stdin
     from charter.server.app import running
-    from charter.server.http import serve_stdio
+    from charter.server.stdio import serve_stdio
 
     stops: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()

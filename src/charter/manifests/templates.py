@@ -26,6 +26,7 @@ from charter.manifests.template_checks import CheckExpression, validate
 from charter.manifests.yaml_text import Document, load
 from charter.model.base import Json
 from charter.model.canonical import digest
+from charter.model.json_text import no_twins
 from charter.model.template import (
     ActionStep,
     AgentStep,
@@ -171,7 +172,7 @@ def _document(text: str, filename: str) -> Document:
 def _json_document(text: str, filename: str) -> Document:
     document = Document(filename, None)
     try:
-        document.value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        document.value = json.loads(text, object_pairs_hook=no_twins, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         document.lines[""] = error.lineno
         raise _invalid(document, [_problem("", error.msg, "Correct the JSON at this line.")]) from None
@@ -184,15 +185,6 @@ def _json_document(text: str, filename: str) -> Document:
         if "nested deeper" in error.message:
             raise _from_file(error) from None
     return document
-
-
-def _no_twins(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twin!r} is given twice")
-    return out
 
 
 def _no_constant(name: str) -> Json:

@@ -9,7 +9,6 @@ types that are not JSON, so those take the reference implementation, which refus
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import Any
 
@@ -29,8 +28,6 @@ _STRICT = (
 _SCALARS = frozenset((str, int, bool, type(None)))
 _ARRAYS = frozenset((list, tuple))
 # Code points beyond the basic plane sort differently as UTF-8 (orjson) and as UTF-16 (RFC 8785).
-_LONG = re.compile(rb"[0-9]{16}")
-_DIGITS = 17  # of an integer that may be exact, with its sign
 _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
 
 
@@ -110,27 +107,6 @@ def canonical(value: Any, *, max_depth: int = MAX_DEPTH) -> bytes:
     if (out.isascii() or not _BEYOND_BMP.search(out)) and _is_plain(value):
         return out
     return _by_reference(value, max_depth)
-
-
-def exact_json(text: str | bytes) -> Any:
-    """Read JSON without changing a number: orjson makes a float of an integer beyond 64 bits.
-
-    Raises ``orjson.JSONDecodeError``, and ``InvalidInput`` (``json_not_canonical``) for an integer beyond 2^53 - 1.
-    """
-    value = orjson.loads(text)
-    if _LONG.search(text if isinstance(text, bytes) else text.encode()):
-        try:
-            json.loads(text, parse_int=_exact)
-        except RecursionError:
-            raise _too_deep(MAX_DEPTH) from None
-    return value
-
-
-def _exact(digits: str) -> int:
-    number = int(digits) if len(digits) <= _DIGITS else 2**53
-    if abs(number) >= 2**53:
-        raise _not_canonical("an integer is beyond 2^53 - 1")
-    return number
 
 
 def sha256_hex(data: bytes) -> str:

@@ -35,9 +35,12 @@ from mcp.shared.transport_context import TransportContext
 from mcp_types import ErrorData, RequestId
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import HTTPConnection, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from charter.errors import InvalidInput
 from charter.model.base import JsonObject
+from charter.model.json_text import read_json
+from charter.server.json_rpc import again, body_messages, is_request_id
 from charter.server.settings_model import MCP_PATH
 
 PING_SECONDS: Final = 15.0
@@ -117,10 +120,10 @@ class CallLane:
                 await self._app(scope, receive, send)
                 return
             user = found[1]
-        messages = await _body(receive)
+        messages = await body_messages(receive, self._limit)
         call = self._read(b"".join(message.get("body", b"") for message in messages), headers)
         if call is None:
-            await self._app(scope, _again(messages, receive), send)
+            await self._app(scope, again(messages, receive), send)
             return
         token = auth_context_var.set(user)
         try:
@@ -130,8 +133,8 @@ class CallLane:
 
     def _read(self, body: bytes, headers: Mapping[str, str]) -> _Call | None:
         try:
-            decoded = json.loads(body)  # not orjson, which makes floats of large integers: the digest covers each digit
-        except (ValueError, RecursionError):
+            decoded = read_json(body)
+        except InvalidInput:
             return None
         if not isinstance(decoded, dict) or not _is_plain_call(decoded):
             return None
@@ -271,33 +274,13 @@ def _is_plain_call(message: JsonObject) -> bool:
     request_id, params = message.get("id"), message.get("params")
     if message.keys() != _MEMBERS or message["jsonrpc"] != "2.0" or message["method"] != _METHOD:
         return False
-    if isinstance(request_id, bool) or not isinstance(request_id, int | str) or not isinstance(params, dict):
+    if not is_request_id(request_id) or not isinstance(params, dict):
         return False
     if not params.keys() <= _PARAMS or not isinstance(params.get("name"), str):
         return False
     if not isinstance(params.get("arguments", {}), dict) or not isinstance(params.get("_meta"), dict):
         return False
     return "progressToken" not in params["_meta"]
-
-
-async def _body(receive: Receive) -> list[Message]:
-    """The messages of the body, up to its end or the client's leaving."""
-    messages = [await receive()]
-    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
-        messages.append(await receive())
-    return messages
-
-
-def _again(messages: list[Message], receive: Receive) -> Receive:
-    """A ``receive`` that gives once more what was read."""
-    left = iter(messages)
-
-    async def replay() -> Message:
-        for message in left:
-            return message
-        return await receive()
-
-    return replay
 
 
 async def _outcome(request_id: RequestId, result: Awaitable[JsonObject]) -> tuple[int, bytes]:

@@ -18,12 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from charter.errors import Unauthenticated
+from charter.errors import InvalidInput, Unauthenticated
 from charter.gate import Gate
 from charter.model.base import Json
 from charter.model.canonical import canonical
 from charter.model.commands import DeliverCallback
 from charter.model.effect import Effect
+from charter.model.json_text import read_json
 from charter.model.principal import service
 from charter.server.problems import problem
 from charter.server.settings_model import Settings
@@ -91,12 +92,13 @@ async def _body(request: Request) -> bytes:
 
 
 def _content(headers: Mapping[str, str], body: bytes) -> Json:
-    """JSON where it is said to be and is; else text."""
+    """JSON where it is said to be and is; else text. Raises ``InvalidInput`` for JSON that may be read in two ways."""
     kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     text = body.decode("utf-8", "replace")
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return text
+            return read_json(body)
+        except InvalidInput as error:
+            if error.error_code != "json_invalid":
+                raise
     return text

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-import orjson
 from pydantic import ValidationError
 
 from charter.errors import InvalidInput
 from charter.model.base import JsonObject
-from charter.model.canonical import exact_json
+from charter.model.json_text import exact_json
 from charter.model.signal import RENAMED, Signal
 from charter.model.times import unix_ms_of
 
@@ -32,7 +31,8 @@ _JSON = re.compile(r"(application|text)/([A-Za-z0-9.!#$&^_-]+\+)?json")
 def read(content_type: str, headers: Mapping[str, str], body: bytes, now: str) -> list[Signal] | Signal | None:
     """The signals of a request: a list for a batch, one for structured and binary mode, None for any other media type.
 
-    ``headers`` by lower-case names; ``now`` is RFC 3339. Raises ``InvalidInput`` (``cloudevent_invalid``).
+    ``headers`` by lower-case names; ``now`` is RFC 3339. Raises ``InvalidInput`` (``cloudevent_invalid``;
+    of JSON that may be read in two ways the code of ``exact_json``).
     """
     media = content_type.partition(";")[0].strip().lower()
     if media == BATCH:
@@ -113,7 +113,9 @@ def _check_time(time: Any, now: str, where: str) -> None:
 def _json(body: bytes) -> Any:
     try:
         return exact_json(body)
-    except orjson.JSONDecodeError:
+    except InvalidInput as error:
+        if error.error_code != "json_invalid":
+            raise
         raise _invalid("the body is no JSON") from None
 
 

@@ -24,11 +24,11 @@ import uvicorn
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -39,6 +39,7 @@ from charter.model.principal import Principal
 from charter.server.auth import TokenVerifier, VerifiedToken, stdio_principal
 from charter.server.call_lane import CallLane
 from charter.server.http_connection import HttpConnection
+from charter.server.json_rpc import MessageCheck
 from charter.server.problems import ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
 from charter.server.settings_model import MCP_PATH, Settings, is_loopback
 
@@ -68,10 +69,10 @@ def build_http_app(
             code="http_without_auth",
             next_step="Run `charter init` for keys, or set server.anonymous = true on a loopback address.",
         )
-    checked = None if settings.server.anonymous else verifier
+    checked, limit = None if settings.server.anonymous else verifier, settings.server.request_limit_bytes
     app = mcp_server.streamable_http_app(
         streamable_http_path=MCP_PATH,
-        max_request_body_size=settings.server.request_limit_bytes,
+        max_request_body_size=limit,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         host=settings.server.host,
         auth=_auth_settings(settings) if checked else None,
@@ -81,12 +82,14 @@ def build_http_app(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(CharterError, on_charter_error)
     app.add_exception_handler(Exception, on_crash)
+    # Innermost: what has no token is refused for that alone, unread.
+    app.user_middleware.append(Middleware(MessageCheck, authenticated=checked is not None, limit_bytes=limit))
     app.add_middleware(ProblemBodies)
     app.add_middleware(
         CallLane,
         server=mcp_server,
         backend=bearer_backend(checked, settings) if checked else None,
-        limit_bytes=settings.server.request_limit_bytes,
+        limit_bytes=limit,
     )
     app.add_middleware(HostAndOrigin, settings=settings)
     return app
@@ -319,9 +322,3 @@ class _Server(uvicorn.Server):
 async def _stop_when(stop: anyio.Event, server: uvicorn.Server) -> None:
     await stop.wait()
     server.should_exit = True
-
-
-async def serve_stdio(server: Server[Any]) -> None:
-    """Serve MCP on standard input and output until the client closes them."""
-    async with stdio_server() as (read_stream, write_stream):
-        await server.run(read_stream, write_stream, server.create_initialization_options())

@@ -14,6 +14,7 @@ from charter.manifests.redaction import shown_fields
 from charter.model import commands as cmd
 from charter.model.approval import ApprovalVerdict, ShownField
 from charter.model.base import JsonObject
+from charter.model.json_text import exact_json
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, Decided
 from charter.server.mcp import asking, results, showing, wording
@@ -167,8 +168,10 @@ def _command(
 
 def _edited_arguments(text: str) -> JsonObject:
     try:
-        found = orjson.loads(text) if len(text) <= MAX_ARGUMENTS else None
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        found = exact_json(text) if len(text) <= MAX_ARGUMENTS else None
+    except InvalidInput as error:
+        if error.error_code != "json_invalid":
+            raise
         found = None
     if not isinstance(found, dict):
         raise InvalidInput(

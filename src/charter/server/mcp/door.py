@@ -30,6 +30,7 @@ from charter.server.mcp.asking import WAIT_SECONDS
 from charter.server.mcp.calling import Tools
 from charter.server.mcp.completing import Completions
 from charter.server.mcp.notices import Notices
+from charter.server.mcp.params import fields_named
 from charter.server.mcp.parts import Door, DoorSettings, PrincipalOf
 from charter.server.mcp.prompts import Prompts
 from charter.server.mcp.resources import Resources
@@ -95,7 +96,7 @@ def build_mcp_server(
         get_tool_input_schema=tools.header_schema,
     )
     _add_handlers(server, door, tools)
-    server.middleware.append(_boundary(door))
+    server.middleware += [_boundary(door), fields_named]
     gate.watchers.append(server.notices.watch)
     return server
 
