@@ -17,13 +17,10 @@ from tests.doors.test_call_lane import (
     META,
     TRANSPORT,
     VERSION,
-    Served,
     Taken,
     ids,
-    keys,
     message,
     post,
-    served,
     taken,
 )
 from tests.support import Harness
