@@ -23,6 +23,7 @@ from tests.doors.test_call_lane import (
     post,
     taken,
 )
+from tests.doors.test_http import Served, keys, served
 from tests.support import Harness
 
 pytestmark = pytest.mark.anyio
