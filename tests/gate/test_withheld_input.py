@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from charter.audit.export import leaf_line
 from charter.errors import Conflict, InvalidInput
 from charter.gate import Limits
+from charter.manifests.withheld import Here, withheld
 from charter.model import commands as cmd
 from charter.model.signal import Signal
 from charter.model.template import Template
@@ -27,7 +28,7 @@ from charter.tools.runner import Runner
 from tests.gate.conftest import Open
 from tests.gate.test_secrets import SECRET, TOOL, everything_on_disk, said
 from tests.guarantees.upstream import Counting, Governed
-from tests.guarantees.world import BOB, OPS, Desk, template
+from tests.guarantees.world import BOB, OPS, Desk, Published, template
 
 pytestmark = [pytest.mark.anyio, pytest.mark.guarantee("G8")]
 
@@ -206,6 +207,50 @@ async def test_a_manifest_that_was_changed_meanwhile_sends_nothing_in_the_clear(
     await yes_to_all(other)
     failed = await other.last(run.workflow_id, "WORKFLOW_FAILED")
     assert (failed["code"], upstream.calls()) == ("input_withheld", [])
+
+
+async def test_a_template_is_read_once_and_anew_when_what_it_depends_on_is_another(
+    opened: Open, tools: tuple[Governed, Runner], upstream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(made: Template, here: Here) -> tuple[str, ...]:
+        read.append(made.name)
+        return withheld(made, here)
+
+    class Tools(Governed):
+        sensitive: tuple[str, ...] = ("/password",)
+        known: ClassVar[dict[tuple[str, ...], ToolManifest]] = {}
+
+        def find(self, name: str) -> ToolManifest | None:
+            found = tools[0].find(name)
+            if found is None or name != TOOL:
+                return found
+            changed = found.model_copy(update={"sensitive_arguments": self.sensitive})
+            return self.known.setdefault(self.sensitive, changed)
+
+    monkeypatch.setattr("charter.gate.withholding.withheld", counted)
+    changing = Tools.__new__(Tools)
+    changing.__dict__.update(tools[0].__dict__)
+    desk = await opened(templates=(VAULT, CHILD), tools=changing)
+    for _ in range(3):
+        run = await desk.start("vault", input=INPUT)
+        assert (await desk.last(run.workflow_id, "WORKFLOW_STARTED"))["withheld"] == ["/pin"]
+    assert read == ["vault"]
+    changing.sensitive = ()
+    run = await desk.start("vault", input=INPUT)
+    assert "withheld" not in await desk.last(run.workflow_id, "WORKFLOW_STARTED")
+    changing.sensitive = ("/password",)
+    published = desk.gate.parts.templates
+    assert isinstance(published, Published)
+    await desk.start("vault", input=INPUT)
+    other = template(
+        "child", {**LATER, "arguments": {"password": "{{ trigger.another }}", "note": "{{ trigger.secret }}"}}
+    )
+    published.templates["child"] = published.templates["child@1"] = other
+    with pytest.raises(InvalidInput):  # the child would show what the run of now seals
+        await desk.start("vault", input=INPUT)
+    assert read == ["vault"] * 4
 
 
 async def test_a_run_without_sensitive_arguments_is_recorded_as_before(desk: Desk) -> None:

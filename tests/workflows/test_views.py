@@ -18,6 +18,17 @@ def test_an_agent_sees_what_it_may_do_and_how() -> None:
     assert seen.actor == {"kind": "agent", "id": "agent:writer", "acts_for": "ann"}
 
 
+def test_of_two_open_steps_each_says_its_own_tools() -> None:
+    steps = ({"id": name, "type": "agent", "needs": [], "allowed_tools": [f"box__{name}"]} for name in ("read", "pay"))
+    seen = Run(template(*steps)).start().context()
+    assert [(item.step_id, item.allowed_tools) for item in seen.invocations] == [
+        ("read", ("box__read",)),
+        ("pay", ("box__pay",)),
+    ]
+    assert seen.allowed_tools == ("box__read", "box__pay")
+    assert all(f"{item.agent_invocation_id} for step {item.step_id!r}" in seen.next_step for item in seen.invocations)
+
+
 def test_somebody_else_sees_whom_the_run_waits_for() -> None:
     run = Run().start()
     seen = run.context(OTHER_AGENT)

@@ -39,8 +39,8 @@ class Starts:
     ) -> Any:
         """Start a run. ``claims`` (scope and key) are taken with it, and remember the run. A ``child`` has its id already."""
         template, template_hash = self._gate.parts.templates.latest(command.template)
-        self._gate.templates.check_input(template, template_hash, command.input)
-        withheld = self._gate.withholding.of_start(template, command.input)
+        self._gate.templates.check_input(template, command.input)
+        withheld = self._gate.withholding.of_start(template, template_hash, command.input)
         facts = Facts(
             principal=principal,
             action="workflow.start",

@@ -99,7 +99,7 @@ class KnownTemplates:
             claims.append(("template", template_hash, template.model_dump_json(by_alias=True)))
         return claims
 
-    def check_input(self, template: Template, _template_hash: str, value: JsonObject) -> None:
+    def check_input(self, template: Template, value: JsonObject) -> None:
         """The input against the template's schema. Raises ``InvalidInput``."""
         schema = _of(template.input_schema)
         check_value(schema, value, what=f"The input of {template.ref}", next_step=_AS_START_LISTS)

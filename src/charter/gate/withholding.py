@@ -6,8 +6,9 @@ folded from it, and in every text and condition the part is a marker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from charter.errors import CharterError, Conflict, IntegrityError, InvalidInput
@@ -17,6 +18,7 @@ from charter.manifests.withheld import Here, problems, reads, step_problem, with
 from charter.model.base import JsonObject
 from charter.model.digests import input_digest
 from charter.model.template import ChildStep, Step, Template
+from charter.model.tool import ToolManifest
 from charter.workflows import expressions
 from charter.workflows.draft import Draft, Withheld
 from charter.workflows.expressions import ExpressionError
@@ -30,20 +32,51 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_MOST = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a template withholds, and the tools and templates that were looked at to find it."""
+
+    pointers: tuple[str, ...]
+    tools: Mapping[str, ToolManifest | None]
+    templates: Mapping[str, Template | None]
+
+    @classmethod
+    def of(cls, template: Template, here: Here) -> _Reading:
+        tools: dict[str, ToolManifest | None] = {}
+        templates: dict[str, Template | None] = {}
+
+        def tool(name: str) -> ToolManifest | None:
+            return tools.setdefault(name, here.tool(name))
+
+        def child(name: str) -> Template | None:
+            return templates.setdefault(name, here.template(name))
+
+        return cls(withheld(template, Here(tool, child)), tools, templates)
+
+    def holds(self, here: Here) -> bool:
+        """Nothing that it depends on was changed."""
+        same = all(here.tool(name) is found for name, found in self.tools.items())
+        return same and all(here.template(name) is found for name, found in self.templates.items())
+
+
 class Withholding:
     """Keeps inputs for one gate."""
 
     def __init__(self, parts: Parts, prepare: Preparer) -> None:
         self._prepare = prepare
         self._at_hand: dict[str, JsonObject] = {}
+        self._read: dict[str, _Reading] = {}
         self._here = Here(parts.tools.find, lambda name: _latest(parts, name))
 
-    def of_start(self, template: Template, value: JsonObject) -> Withheld | None:
+    def of_start(self, template: Template, template_hash: str, value: JsonObject) -> Withheld | None:
         """What of this input is not for the record, None for nothing.
 
         Raises ``InvalidInput`` (``input_withheld``) where the template would put it on record by another way.
         """
-        pointers = withheld(template, self._here)
+        pointers = self._pointers(template, template_hash)
         if not pointers:
             return None
         shown, hit = redact_at(pointers, value)
@@ -57,6 +90,15 @@ class Withholding:
                 next_step=found.mend,
             )
         return Withheld(pointers, shown)
+
+    def _pointers(self, template: Template, template_hash: str) -> tuple[str, ...]:
+        """What its runs withhold: read once, and again when a tool or a child's template that it asks for is another one."""
+        known = self._read.get(template_hash)
+        if known is None or not known.holds(self._here):
+            if len(self._read) >= _MOST:
+                self._read.clear()
+            known = self._read[template_hash] = _Reading.of(template, self._here)
+        return known.pointers
 
     @contextmanager
     def at_hand(self, draft: Draft) -> Iterator[None]:

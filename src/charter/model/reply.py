@@ -68,7 +68,9 @@ class WorkflowContext(Model):
     case_id: str | None = None
     dry_run: bool = False
     current_step: str | None = None
-    allowed_tools: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = Field(
+        default=(), description="Of all the caller's invocations together; each names its own."
+    )
     approval_required: bool = False
     invocations: tuple[OpenInvocation, ...] = ()
     blocked_by: tuple[Blocker, ...] = ()

@@ -209,9 +209,10 @@ def _next_step(state: State, invocations: tuple[OpenInvocation, ...], blockers: 
     if not state.live:
         return f"The workflow is {state.status}; start another if there is more to do."
     if invocations:
-        first = invocations[0]
+        held = ", ".join(f"{item.agent_invocation_id} for step {item.step_id!r}" for item in invocations)
+        each = " Each has tools of its own: its allowed_tools under invocations." if len(invocations) > 1 else ""
         return (
-            f"You hold {first.agent_invocation_id} for step {first.step_id!r}: call describe_tools, then propose_action or "
-            "invoke_tool; when the step's work is done call complete_step."
+            f"You hold {held}: call describe_tools, then propose_action or invoke_tool; when the step's work is done call "
+            f"complete_step.{each}"
         )
     return f"Wait: {blockers[0].detail} Call get_workflow again later."
