@@ -59,6 +59,14 @@ CHANGES = {
         "UPDATE claims SET value = 'sha256:0' WHERE scope = 'template_ref'",
         "claims template_ref:",
     ),
+    "something sealed by nobody": (
+        "INSERT INTO sealed (tenant, ref, key_id, blob) VALUES ('default', 'seal_zzz', 'k', x'01')",
+        "sealed seal_zzz: no event refers to it",
+    ),
+    "a reader beyond the end, who is told nothing more": (
+        "INSERT INTO places VALUES ('default', 'nobody', 1000000)",
+        "places nobody: 1000000 is no place in the log",
+    ),
     "a run set back": ("UPDATE streams SET version = version - 1 WHERE stream LIKE 'wf_%'", "streams wf_"),
     "a run that ends elsewhere": ("UPDATE streams SET last = last - 1 WHERE stream LIKE 'wf_%'", "streams wf_"),
     "a run without its middle": ("UPDATE events SET prev = prev - 1 WHERE version = 4", "events "),
@@ -129,8 +137,8 @@ def test_every_table_is_a_list_that_is_compared_or_says_why_not() -> None:
         "nodes": "compared",
         "checkpoints": "signed",
         "claims": "compared",
-        "places": "how far each reader of the outbox has got: theirs to say, and what is told again does no harm",
-        "sealed": "each opens in its own place alone",
+        "places": "how far each reader of the outbox has got is not on record; one outside the log is found",
+        "sealed": "each opens in its own place alone, and an event refers to it",
         "snapshots": "sealed; one that does not open is not used",
         "schema_version": "the schema itself is compared",
     }

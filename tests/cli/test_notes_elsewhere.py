@@ -112,3 +112,30 @@ def test_all_checkpoints_gone_are_missed_by_the_one_beside_the_keys(shared: Proj
         raw.execute("DELETE FROM checkpoints")
     done = shared.here("audit", "verify", "--json")
     assert (done.code, done.json["findings"][0]["rule"]) == (3, "checkpoint_missing")
+
+
+def test_a_checkpoint_deleted_in_the_middle_is_missed_by_the_next_although_nothing_was_published(
+    shared: Project,
+) -> None:
+    (shared.folder / "published.txt").unlink()
+    assert shared.here("audit", "verify").code == 0
+    with closing(open_raw(shared.database)) as raw:
+        raw.execute("DELETE FROM checkpoints WHERE size = (SELECT min(size) FROM checkpoints WHERE tenant = 'default')")
+    done = shared.here("audit", "verify", "--json")
+    [found] = done.json["findings"]
+    assert (done.code, found["rule"]) == (3, "checkpoint_missing")
+    assert "signed before that of size" in found["text"]
+    log, key = str(shared.folder / "log.charter"), shared.ok("audit", "key").out.strip()
+    shared.ok("audit", "export", log)
+    file = shared.here("audit", "verify", "--export", log, "--key", key, "--json")
+    assert (file.code, file.json["findings"][0]["rule"]) == (3, "checkpoint_missing"), "an export of it shows it too"
+
+
+def test_a_checkpoint_that_is_signed_again_still_names_the_one_before(shared: Project) -> None:
+    """Who deletes the newest one and has it made again gets no chain without the first."""
+    (shared.folder / "published.txt").unlink()
+    with closing(open_raw(shared.database)) as raw:
+        raw.execute("DELETE FROM checkpoints WHERE tenant = 'default'")
+    shared.ok("audit", "checkpoint")
+    done = shared.here("audit", "verify", "--json")
+    assert [each["rule"] for each in done.json["findings"]] == ["checkpoint_missing"]

@@ -28,6 +28,7 @@ MAX_NOTE_BYTES = 1_000_000
 MAX_SIGNATURES = 100
 _SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
 _KEY_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]+")
+_PREVIOUS = re.compile(r"previous ([1-9][0-9]{0,18})", re.ASCII)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -135,6 +136,12 @@ class Checkpoint:
     root: bytes
     extensions: tuple[str, ...] = ()
 
+    @property
+    def previous(self) -> int | None:
+        """The size of the checkpoint that was signed before this one, where the note says it (``following``)."""
+        found = (_PREVIOUS.fullmatch(line) for line in self.extensions)
+        return next((int(match[1]) for match in found if match), None)
+
     def text(self) -> bytes:
         """The note text that is signed. Raises ``InvalidInput`` when the parts do not make lines."""
         lines = (self.origin, str(self.size), b64encode(self.root).decode(), *self.extensions)
@@ -177,6 +184,11 @@ class Verified:
     def witnesses(self) -> tuple[VerifierKey, ...]:
         """The trusted witnesses among them."""
         return tuple(key for key in self.signed_by if key.kind == COSIGNATURE)
+
+
+def following(size: int | None) -> tuple[str, ...]:
+    """The extension line by which a checkpoint vouches for the one before it, so that none is taken away unnoticed."""
+    return (f"previous {size}",) if size else ()
 
 
 def sign_checkpoint(checkpoint: Checkpoint, *signers: Signer) -> bytes:

@@ -19,7 +19,7 @@ RULES = {
     "root_mismatch": "The events are not those that a signed checkpoint covers.",
     "checkpoint_invalid": "A checkpoint is not signed by a trusted key of this log, or is malformed.",
     "checkpoint_fork": "Two signed checkpoints of one size have different roots.",
-    "checkpoint_missing": "A signed checkpoint that was kept elsewhere is not in the store any more.",
+    "checkpoint_missing": "A signed checkpoint that stands elsewhere, or that the next one names, is not in the store.",
     "proof_invalid": "An event's inclusion proof does not lead to a signed checkpoint.",
     "uncovered": "No valid checkpoint covers these events.",
     "list_differs": "A list, claim or pointer beside the log is not what the log makes of it.",

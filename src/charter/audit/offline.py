@@ -137,7 +137,7 @@ def _uncovered(report: Report) -> Report:
 
 def _workflow(header: Header, reader: _Reader, keys: Sequence[VerifierKey]) -> Report:
     found = Findings()
-    roots = trusted_checkpoints(reader.notes, keys, origin_of(header.tenant), found)
+    roots = trusted_checkpoints(reader.notes, keys, origin_of(header.tenant), found, whole=False)
     version = last_seq = proven = 0
     for event in _pairs(reader):
         try:

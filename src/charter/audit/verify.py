@@ -33,10 +33,14 @@ class SizedNote:
 
 
 def trusted_checkpoints(
-    notes: Iterable[SizedNote], trusted: Sequence[VerifierKey], origin: str, found: Findings
+    notes: Iterable[SizedNote], trusted: Sequence[VerifierKey], origin: str, found: Findings, *, whole: bool
 ) -> dict[int, bytes]:
-    """Root by size of the notes that verify; findings for the others."""
+    """Root by size of the notes that verify; findings for the others, and for those that these say were before them.
+
+    ``whole``: the notes are all that there are.
+    """
     roots: dict[int, bytes] = {}
+    before: dict[int, int] = {}
     for each in notes:
         filed = "" if each.size is None else f" filed under size {each.size}"
         try:
@@ -46,9 +50,14 @@ def trusted_checkpoints(
             continue
         if each.size not in (None, point.size):
             found.add(Finding("checkpoint_invalid", f"Checkpoint{filed} says size {point.size}."))
+        if point.previous is not None:
+            before.setdefault(point.previous, point.size)
         if roots.setdefault(point.size, point.root) != point.root:
             text = f"Two signed checkpoints of size {point.size} have different roots: the log was forked."
             found.add(Finding("checkpoint_fork", text))
+    for size in sorted(before.keys() - roots) if whole else ():
+        text = f"The checkpoint of size {size}, signed before that of size {before[size]}, is missing: it was deleted."
+        found.add(Finding("checkpoint_missing", text))
     return roots
 
 
@@ -71,7 +80,7 @@ class LogVerifier:
     ) -> None:
         self._tenant, self._head, self._deep = tenant, head, deep
         self._found = Findings()
-        self._roots = trusted_checkpoints(notes, trusted, origin_of(tenant), self._found)
+        self._roots = trusted_checkpoints(notes, trusted, origin_of(tenant), self._found, whole=True)
         self._tree = GrowingTree(self._roots)
         self._kept: GrowingTree | None = None  # over the stored hashes, once they differ from the fresh ones
         self._whole = True  # no fault in the sequence so far, so positions in the tree can be told

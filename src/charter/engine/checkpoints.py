@@ -9,7 +9,15 @@ from typing import Protocol
 
 import anyio
 
-from charter.audit.checkpoint import Checkpoint, Signer, VerifierKey, origin_of, sign_checkpoint, verify_checkpoint
+from charter.audit.checkpoint import (
+    Checkpoint,
+    Signer,
+    VerifierKey,
+    following,
+    origin_of,
+    sign_checkpoint,
+    verify_checkpoint,
+)
 from charter.audit.merkle import consistency_plan, verify_consistency
 from charter.errors import CharterError, IntegrityError
 from charter.store.port import Store, TreeHead
@@ -60,11 +68,14 @@ class Checkpointer:
         Raises ``IntegrityError`` (``log_rewritten``) when the log does not extend the last checkpoint that was signed.
         """
         head = await self._store.head(tenant)
-        await self._check_extends(tenant, head)
+        before = await self._check_extends(tenant, head)
         if head.size == 0 or head.size == await self._last(tenant):
             return None
+        previous = await self._last(tenant) if before is None else before.previous
+        if before is not None and before.size < head.size:
+            previous = before.size
         signers = [self._signer_of(tenant), *([also] if also is not None else [])]
-        note = sign_checkpoint(Checkpoint(origin=origin_of(tenant), size=head.size, root=head.root), *signers)
+        note = sign_checkpoint(Checkpoint(origin_of(tenant), head.size, head.root, following(previous)), *signers)
         await self._store.put_checkpoint(tenant, head.size, note)
         self._sizes[tenant] = head.size
         if self._kept is not None:
@@ -73,16 +84,17 @@ class Checkpointer:
             self._publish(tenant, note)
         return note
 
-    async def _check_extends(self, tenant: str, head: TreeHead) -> None:
+    async def _check_extends(self, tenant: str, head: TreeHead) -> Checkpoint | None:
+        """The last checkpoint that was signed, where that is remembered outside the store."""
         note = self._kept.newest(tenant) if self._kept is not None else None
         if note is None:
-            return
+            return None
         last = verify_checkpoint(note, self._trusted_of(tenant), origin_of(tenant)).checkpoint
         if last.size <= head.size:
             plan = consistency_plan(last.size, head.size)
             proof = plan.build(await self._store.tree_nodes(tenant, plan.wanted))
             if verify_consistency(last.size, last.root, head.size, head.root, proof):
-                return
+                return last
         raise IntegrityError(
             f"The log of tenant {tenant} ({head.size} events) does not extend the last checkpoint that was signed "
             f"({last.size} events): it was rewritten or cut.",

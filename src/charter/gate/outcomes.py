@@ -245,7 +245,7 @@ class Effects:
                 result["result_ref"] = ref
             given = await self._gate.given(state, principal, now, mint)
             made = rules.decide(state, command, given, result=result)
-            if ref is not None and made.events:
+            if ref is not None and any(getattr(event.data, "result_ref", None) == ref for event in made.events):
                 made.secrets.append(Secret(ref=ref, content=stored.seal or {}))
             return made
 

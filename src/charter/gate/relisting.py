@@ -18,7 +18,7 @@ from charter.gate.loading import event_of
 from charter.gate.recording import listed
 from charter.model import events as ev
 from charter.model.approval import ApprovalRequest
-from charter.store.port import Batch, Claim, Relisting, StoredEvent
+from charter.store.port import Batch, Claim, Relisting, Sealed, StoredEvent
 from charter.workflows.children import CLAIM as CHILD
 from charter.workflows.signals import run_key, tenant_key
 from charter.workflows.state import State, fold
@@ -26,6 +26,8 @@ from charter.workflows.state import State, fold
 WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref", "template_published", "child"))
 """Of these the log tells every claim there is. ``template`` holds texts, which their hash proves; a signal that a run could not
 read (``signal_run``) and the runs that signals start (``signal_start``, also kept as ``start``) claim more than it tells."""
+
+_REFS = ("sealed_ref", "result_ref")
 
 
 def relisting(tenant: str) -> Relisting:
@@ -51,7 +53,8 @@ def _of_run(tenant: str, stream: str, stored: Iterable[StoredEvent]) -> Iterator
         before, state = state, _folded(state, events, stream)
         rows = listed(before, state, events, "")
         claims = tuple(claim for event in events for claim in _claims(stream, event))
-        yield Batch(tenant, stream, None, (), claims=claims, **rows)
+        sealed = tuple(Sealed(ref, "", b"") for event in events for ref in _sealed_refs(event))
+        yield Batch(tenant, stream, None, (), claims=claims, sealed=sealed, **rows)
 
 
 def _of_tenant(tenant: str, stream: str, stored: Iterable[StoredEvent]) -> Iterator[Batch]:
@@ -85,6 +88,13 @@ def _folded(state: State, events: list[ev.Event], stream: str) -> State:
         raise
     except Exception as error:  # whatever a forged event makes of the fold
         raise IntegrityError(f"The events of {stream} do not fit together: {type(error).__name__}.") from None
+
+
+def _sealed_refs(event: ev.Event) -> Iterator[str]:
+    """What the event refers to beside the log; its bytes the log does not tell."""
+    for name in _REFS:
+        if (ref := getattr(event.data, name, None)) is not None:
+            yield ref
 
 
 def _claims(stream: str, event: ev.Event) -> Iterator[Claim]:

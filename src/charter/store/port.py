@@ -192,7 +192,8 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class Relisting:
     """How lists are made of the log. ``make(stream, events)`` gives, for the events of one stream in order, batches without
-    events: their rows and claims. Of ``scopes`` it makes all claims there are; of other scopes, those that there must be.
+    events: their rows and claims, and what they refer to as sealed, without its bytes. Of ``scopes`` it makes all claims
+    there are; of other scopes, those that there must be.
 
     ``same`` tells whether two texts of a column (``approvals.request``) say the same: an older version wrote fewer fields.
     """

@@ -8,7 +8,16 @@ from typing import Any
 
 from charter.errors import IntegrityError
 from charter.store.port import Relisting
-from charter.store.sqlite.relisting import LISTS, columns_of, made_anew, nodes, schema, schema_differences, tenant_range
+from charter.store.sqlite.relisting import (
+    ASTRAY,
+    LISTS,
+    columns_of,
+    made_anew,
+    nodes,
+    schema,
+    schema_differences,
+    tenant_range,
+)
 
 _PUT_STREAM = """
 UPDATE streams SET (version, last) = (
@@ -32,6 +41,7 @@ def rebuild(connection: sqlite3.Connection, tenant: str, made: Relisting) -> Non
         with closing(made_anew(connection, tenant, made)) as scratch:
             _put_lists(connection, scratch, tenant)
             _put_claims(connection, scratch, tenant, made.scopes)
+            _drop_strangers(connection, scratch, tenant)
         for kind, _, sql in schema().values():
             if kind == "trigger":
                 connection.execute(sql)
@@ -69,6 +79,16 @@ def _put_lists(connection: sqlite3.Connection, scratch: sqlite3.Connection, tena
         connection.execute(f"DELETE FROM {table} WHERE tenant = ?", (tenant,))  # noqa: S608
         marks = ", ".join("?" for _ in names)
         connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+
+
+def _drop_strangers(connection: sqlite3.Connection, scratch: sqlite3.Connection, tenant: str) -> None:
+    """Sealed bytes to which no event refers, and readers' places that are outside the log: such a one begins anew."""
+    mine = {ref for (ref,) in scratch.execute("SELECT ref FROM sealed")}
+    sealed = [ref for (ref,) in connection.execute("SELECT ref FROM sealed WHERE tenant = ?", (tenant,))]
+    strange = [(tenant, ref) for ref in sealed if ref not in mine]
+    connection.executemany("DELETE FROM sealed WHERE tenant = ? AND ref = ?", strange)
+    astray = [(tenant, name) for name, _ in connection.execute(ASTRAY, (tenant,))]
+    connection.executemany("DELETE FROM places WHERE tenant = ? AND name = ?", astray)
 
 
 def _put_claims(

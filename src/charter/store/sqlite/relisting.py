@@ -28,6 +28,11 @@ LISTS = {
     "waits": ("type", "workflow_id", "step_id"),
 }
 """The lists, and what a row of each is found by within its tenant."""
+ASTRAY = """
+SELECT name, seq FROM places WHERE tenant = ?1
+AND seq NOT BETWEEN 0 AND ifnull((SELECT size FROM tenants WHERE tenant = ?1), 0) ORDER BY name
+"""
+"""Places at which no reader of the log can be. Where one is within the log is not on record, so only that can be said."""
 _PAGE = 512
 _SHOWN = 80
 _PAST = (1 << SEQ_BITS) - 1
@@ -130,6 +135,7 @@ def made_anew(connection: sqlite3.Connection, tenant: str, made: Relisting) -> s
             while some := list(islice(batches, _PAGE)):
                 book.put_lists(some)
                 _put_claims(scratch, tenant, some)
+                _put_sealed(scratch, tenant, some)
         return scratch
     except BaseException:
         scratch.close()
@@ -162,6 +168,13 @@ def _put_claims(scratch: sqlite3.Connection, tenant: str, batches: Iterable[Batc
         scratch.executemany("INSERT OR IGNORE INTO claims (tenant, scope, key, value) VALUES (?, ?, ?, ?)", values)
 
 
+def _put_sealed(scratch: sqlite3.Connection, tenant: str, batches: Iterable[Batch]) -> None:
+    """What events refer to. A proposal and its call refer to the same."""
+    values = [(tenant, sealed.ref, "", b"") for batch in batches for sealed in batch.sealed]
+    if values:
+        scratch.executemany("INSERT OR IGNORE INTO sealed (tenant, ref, key_id, blob) VALUES (?, ?, ?, ?)", values)
+
+
 def _of_lists(
     connection: sqlite3.Connection, scratch: sqlite3.Connection, tenant: str, made: Relisting
 ) -> Iterator[Difference]:
@@ -178,6 +191,14 @@ def _of_lists(
             continue
         if text := _told(row, right, ("value",), (None,)):
             yield Difference("claims", ":".join(name), text)
+    sql = (
+        "SELECT ref FROM sealed WHERE tenant = ? ORDER BY ref"  # what is missing may have been erased: asked elsewhere
+    )
+    for (ref,), _, right in _paired(connection.execute(sql, (tenant,)), scratch.execute(sql, (tenant,)), 1):
+        if right is None:
+            yield Difference("sealed", str(ref), "no event refers to it")
+    for name, seq in connection.execute(ASTRAY, (tenant,)):
+        yield Difference("places", str(name), f"{seq} is no place in the log")
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
