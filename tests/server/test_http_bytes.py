@@ -23,8 +23,9 @@ UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Setting
 
 
 async def tell(request: Request) -> Response:
-    """What came: the header ``x-probe`` and the body."""
-    return JSONResponse({"probe": request.headers.get("x-probe"), "body": (await request.body()).decode()})
+    """What came: the header ``x-probe`` and the body, after which trailers would stand among the headers."""
+    body = (await request.body()).decode()
+    return JSONResponse({"probe": request.headers.get("x-probe"), "body": body})
 
 
 @asynccontextmanager
@@ -89,6 +90,35 @@ async def test_an_offer_to_upgrade_is_passed_over_and_the_connection_goes_on() -
         assert b'"body":"two"' in await answer(stream)
 
 
+async def test_an_offer_to_upgrade_may_come_in_pieces_in_chunks_and_once_more_behind_the_first() -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: h\r\n%bTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" % UPGRADE
+    async with connected() as stream:
+        for start in range(0, len(chunked), 50):
+            await stream.send(chunked[start : start + 50])
+            await anyio.lowlevel.checkpoint()
+        assert b'"body":"abc"' in await answer(stream)
+        await stream.send(post(b"one", UPGRADE) + post(b"two", UPGRADE))
+        both = b""
+        while b'"two"' not in both:
+            both += await stream.receive()
+        assert both.index(b'"one"') < both.index(b'"two"')
+
+
+async def test_what_stands_behind_the_body_is_no_header() -> None:
+    async with connected() as stream:
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await stream.send(head + b"2\r\nhi\r\n0\r\nX-Probe: forged\r\n\r\n")
+        assert b'"probe":null' in await answer(stream)
+
+
+async def test_a_request_of_the_older_version_needs_no_host_and_closes() -> None:
+    async with connected() as stream:
+        await stream.send(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi")
+        assert b'"body":"hi"' in await answer(stream)
+        with pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+
+
 async def test_an_endless_head_is_refused_and_a_big_body_is_not() -> None:
     async with connected() as stream:
         await stream.send(post(b"y" * (4 * MAX_HEAD_BYTES)))
@@ -105,10 +135,38 @@ async def test_an_endless_head_is_refused_and_a_big_body_is_not() -> None:
     "head",
     [
         b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost : h\r\nContent-Length: 0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Probe: a\rb\r\nContent-Length: 0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nX-Probe: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nHost: other\r\nContent-Length: 0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST / HTTP/3.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
         b"NONSENSE\r\n\r\n",
     ],
-    ids=["two lengths", "space before the colon", "no request"],
+    ids=[
+        "two lengths",
+        "a signed length",
+        "a length and chunks",
+        "chunks and something after them",
+        "a chunk's size with a prefix",
+        "a chunk's size that ends in half a line break",
+        "space before the colon",
+        "half a line break in a value",
+        "a null in a value",
+        "two hosts",
+        "no host",
+        "a tunnel",
+        "HTTP/2",
+        "no version that there is",
+        "no request",
+    ],
 )
 async def test_what_two_servers_could_read_in_two_ways_is_refused(head: bytes) -> None:
     async with connected() as stream:

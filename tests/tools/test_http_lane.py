@@ -181,6 +181,13 @@ async def test_events_are_read_however_they_are_cut(size: int, end: str) -> None
             "upstream_lost",
         ),
         (answer(b": nothing\n\n", kind="text/event-stream"), "unknown", "upstream_lost"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, "unknown", "upstream_lost"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "unknown",
+            "upstream_lost",
+        ),
+        (answer(b"{}", extra="Content-Length: 3\r\n"), "unknown", "upstream_lost"),
     ],
 )
 async def test_a_bad_answer_has_an_outcome(reply: bytes, certainty: str, code: str) -> None:
@@ -188,6 +195,37 @@ async def test_a_bad_answer_has_an_outcome(reply: bytes, certainty: str, code: s
         error = await failure(lane)
         assert (error.certainty, error.code) == (certainty, code)
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "kept"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", b"", True),
+        (b"", b"trash\r\n\r\n", False),
+        (b"", answer(b"{}"), False),
+    ],
+    ids=["an interim answer", "trash behind it", "another answer behind it"],
+)
+async def test_what_comes_beside_an_answer_does_not_spoil_it(before: bytes, behind: bytes, kept: bool) -> None:
+    async with lane_to(always(lambda request: before + answer(result(request)) + behind)) as (server, lane):
+        for _ in range(2):
+            assert await lane.call(CALL, None) == GOOD
+        assert server.connections == (1 if kept else 2)
+
+
+async def test_an_answer_may_end_with_the_connection() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    async with lane_to(always(lambda request: head + result(request), "close")) as (server, lane):
+        for _ in range(2):
+            assert await lane.call(CALL, None) == GOOD
+        assert server.connections == 2
+
+
+async def test_a_header_cannot_hold_another() -> None:
+    async with lane_to(always(lambda request: answer(result(request)))) as (server, lane):
+        lane._headers.append((b"x-probe", b"a\r\nmcp-name: other"))
+        assert (await failure(lane)).code == "upstream_lost"
+        assert server.requests == []
 
 
 async def test_a_json_rpc_error_keeps_the_connection() -> None:

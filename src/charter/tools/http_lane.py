@@ -13,7 +13,6 @@ from http import HTTPStatus
 from itertools import count
 from typing import Any, Final
 
-import h11
 import mcp_types as types
 import orjson
 from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
@@ -23,7 +22,7 @@ from opentelemetry.propagate import inject
 from charter.model.base import JsonObject
 from charter.tools.failures import LOST, NOT_SENT, REFUSED_BY_HTTP, TOO_LARGE, CallError, from_rpc, own
 from charter.tools.http_guard import refusal
-from charter.tools.wire import Broken, Headers, Unreachable, Wire, Wires
+from charter.tools.wire import Broken, Head, Headers, Unreachable, Wire, Wires
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 _CAPABILITIES: Final[JsonObject] = {"elicitation": {"form": {}, "url": {}}}
@@ -127,9 +126,8 @@ class _Answer:
     def __init__(self, wire: Wire, number: int, max_bytes: int, progress: Progress | None) -> None:
         self._wire, self._number, self._max_bytes, self._progress = wire, number, max_bytes, progress
 
-    async def read(self, response: h11.Response) -> JsonObject:
-        headers = dict(response.headers)
-        status = response.status_code
+    async def read(self, response: Head) -> JsonObject:
+        status, headers = response.status, response.headers
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise own(LOST, "The upstream sent a compressed answer although none was asked for.")

@@ -1,4 +1,4 @@
-"""Kept HTTP/1.1 connections to one origin: h11 over asyncio streams, one request on a connection at a time.
+"""Kept HTTP/1.1 connections to one origin: httptools over asyncio streams, one request on a connection at a time.
 
 It exists for the hot path: a request costs a fifth of what it costs through the general client. It does what a tool call
 needs and no more: POST, no redirects, no compression, no proxies, no cookies.
@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
-import h11
+import httptools
 import httpx2
 
 IDLE_SECONDS: Final = 3.0
 """How long an unused connection is kept: less than the 5 seconds after which common servers close theirs, because a
 request that meets a closing connection may or may not have run."""
 CONNECT_SECONDS: Final = 10.0
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""An answer's line and headers together."""
 _CHUNK: Final = 64 * 1024
 Headers = list[tuple[bytes, bytes]]
 
@@ -32,56 +36,79 @@ class Unreachable(Exception):
     """No connection could be made; nothing was sent."""
 
 
+@dataclass(slots=True)
+class Head:
+    """The line and the headers of an answer; the names are in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the parser has told of one answer so far."""
+
+    status: int = 0
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    headed: bool = False
+    parts: list[bytes] = field(default_factory=list)
+    ended: bool = False
+    stays: bool = False
+    """Whether the connection may carry another."""
+
+    def ends_with_the_connection(self) -> bool:
+        """Whether nothing in its head says where it ends (RFC 9112 section 6.3)."""
+        return self.headed and self.headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
+
+
 class Wire:
     """One connection. After :meth:`post`, call :meth:`head`, then :meth:`part` until it gives None."""
 
-    __slots__ = ("_http", "_reader", "_writer", "idle_since")
+    __slots__ = ("_answer", "_parser", "_reader", "_writer", "idle_since")
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._http = h11.Connection(h11.CLIENT)
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer = _Answer()
         self.idle_since = 0.0
 
     async def post(self, target: bytes, headers: Headers, body: bytes) -> None:
         """Send the whole request in one write, so that no delayed acknowledgement stalls it. Raises ``Broken``."""
+        head = b"\r\n".join([b"POST %b HTTP/1.1" % target, *(b"%b: %b" % header for header in headers)])
+        if not head.count(b"\r") == head.count(b"\n") == len(headers):
+            raise Broken("a header that is more than one")
         try:
-            head = self._http.send(h11.Request(method="POST", target=target, headers=headers))
-            rest = self._http.send(h11.Data(data=body))
-            end = self._http.send(h11.EndOfMessage())
-            self._writer.write(b"".join((head or b"", rest or b"", end or b"")))
+            self._writer.write(head + b"\r\n\r\n" + body)
             await self._writer.drain()
-        except (OSError, h11.ProtocolError) as error:
+        except OSError as error:
             raise Broken(type(error).__name__) from None
 
-    async def head(self) -> h11.Response:
-        """The response's status and headers. Raises ``Broken``."""
-        while True:
-            event = await self._event()
-            if isinstance(event, h11.Response):
-                return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise Broken("the connection ended before an answer")
+    async def head(self) -> Head:
+        """The answer's status and headers. Raises ``Broken``."""
+        size = 0
+        while not self._answer.headed:
+            size += await self._read()
+            if size > MAX_HEAD_BYTES and not self._answer.headed:
+                raise Broken("the head of the answer is too long")
+        return Head(self._answer.status, self._answer.headers)
 
     async def part(self) -> bytes | None:
         """The next part of the body as it arrives, None at its end. Raises ``Broken``."""
-        event = await self._event()
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):
+        answer = self._answer
+        while not answer.parts and not answer.ended:
+            await self._read()
+        if not answer.parts:
             return None
-        raise Broken("the connection ended within an answer")
+        part = b"".join(answer.parts)
+        answer.parts.clear()
+        return part
 
     def ready_again(self) -> bool:
-        """Whether another request may follow; reads what has already arrived of the present answer's end."""
-        try:
-            if self._http.their_state is h11.SEND_BODY:
-                self._http.next_event()
-            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-                return False
-            self._http.start_next_cycle()
-        except h11.ProtocolError:
+        """Whether another request may follow: the answer is here to its end, and nothing came behind it."""
+        if not self._answer.ended or not self._answer.stays or self._dead():
             return False
-        return not self._dead()
+        self._answer = _Answer()
+        return True
 
     def fresh(self) -> bool:
         """Whether an idle connection is still good to use."""
@@ -94,15 +121,46 @@ class Wire:
     def _dead(self) -> bool:
         return self._writer.is_closing() or self._reader.at_eof()
 
-    async def _event(self) -> object:
+    async def _read(self) -> int:
+        """Have the parser read what arrives; answers its size in bytes."""
         try:
-            while True:
-                event = self._http.next_event()
-                if event is not h11.NEED_DATA:
-                    return event
-                self._http.receive_data(await self._reader.read(_CHUNK))
-        except (OSError, h11.ProtocolError) as error:
-            raise Broken(type(error).__name__) from None
+            data = await self._reader.read(_CHUNK)
+            if data:
+                self._parser.feed_data(data)
+        except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._answer.ended:
+                raise Broken(type(error).__name__) from None
+            self._answer.stays = False  # what came behind the answer does not spoil it
+            return 0
+        if not data and not self._answer.ended:
+            if not self._answer.ends_with_the_connection():
+                raise Broken(f"the connection ended {'within' if self._answer.headed else 'before'} an answer")
+            self._answer.ended = True
+        return len(data)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._answer.ended:
+            raise ValueError("an answer to no request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._answer.headed:
+            self._answer.headers[name.lower()] = value.rstrip(b" \t")
+
+    def on_headers_complete(self) -> None:
+        self._answer.status = self._parser.get_status_code()
+        self._answer.headed = self._answer.status >= HTTPStatus.OK
+        self._answer.stays = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        self._answer.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._answer.headed:
+            self._answer.ended = True
+        else:
+            self._answer = _Answer()  # that was an interim answer (RFC 9110 section 15.2)
 
 
 class Wires:
