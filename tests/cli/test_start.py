@@ -9,7 +9,17 @@ import pytest
 
 from tests.cli.support import PYTHON, Project, environment
 
-SERVING = ("mcp", "mcp_types", "opentelemetry.sdk", "uvicorn", "starlette", "sse_starlette", "httpx2", "h11", "httptools")
+SERVING = (
+    "mcp",
+    "mcp_types",
+    "opentelemetry.sdk",
+    "uvicorn",
+    "starlette",
+    "sse_starlette",
+    "httpx2",
+    "h11",
+    "httptools",
+)
 """What only a process needs that serves, calls tools or exports."""
 DECIDING = ("cedarpy", "cel_expr_python")
 RECORD = ("opentelemetry", "jsonschema_rs")
