@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import yaml
 
+from charter.server.app import running
 from charter.server.keys import load_keys
 from charter.server.secret_store import secret_file
 from charter.server.settings import load_settings
@@ -154,6 +156,36 @@ def test_a_changed_file_in_the_folder_does_not_replace_what_was_published(
     shown = project.ok("template", "show", "look", "--json").json["template"]
     assert shown["title"] == "First"
     assert "look.yaml is not used" in caplog.text
+
+
+def test_a_server_that_lacks_what_was_published_in_its_database_says_so(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does whose templates folder is not that of the server beside it."""
+
+    def started() -> str:
+        async def body() -> None:
+            async with running(load_settings(project.folder / "charter.toml", environ={}), connect=False):
+                pass
+
+        caplog.clear()
+        anyio.run(body)
+        return caplog.text
+
+    def looked_at() -> dict[str, Any]:
+        checks = project.here("doctor", "--offline", "--json").json["checks"]
+        return next(check for check in checks if check["name"] == "templates")
+
+    for version in ("1", "2"):
+        project.ok("template", "publish", str(project.folder / written(project, template(version))))
+    assert "look@" not in started()
+    assert looked_at()["state"] == "ok"
+    (project.folder / "templates" / "published" / "look@2.json").unlink()
+    told, check = started(), looked_at()
+    assert "look@2: published in this database, and not in" in told
+    assert "look@1" not in told
+    assert (check["state"], "look@2" in check["text"]) == ("warning", True)
+    assert "share one templates folder" in told + check["next_step"]
 
 
 def test_what_is_published_meanwhile_is_followed_and_what_is_broken_is_not(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from charter.model.tool import ToolManifest
     from charter.server.app import Charter
     from charter.server.settings_model import Settings
+    from charter.store.port import Store
 
 State = Literal["ok", "warning", "problem", "skipped"]
 _SIGNS = {"ok": "✓", "warning": "!", "problem": "✗", "skipped": "-"}
@@ -147,7 +149,7 @@ def _keys(config: Settings) -> Check:
 
 
 def _database(config: Settings) -> Check:
-    path = Path("/".join(("", *Path(config.database_url.removeprefix("sqlite:")).parts[1:])))
+    path = _database_path(config)
     folder = next((part for part in path.parents if part.is_dir()), Path())
     free = shutil.disk_usage(folder).free
     if free < LOW_DISK_BYTES:
@@ -163,15 +165,32 @@ def _database(config: Settings) -> Check:
     return Check("database", "ok", f"{path}: {anyio.run(_events, config)} events")
 
 
-async def _events(config: Settings) -> int:
+def _database_path(config: Settings) -> Path:
+    return Path("/".join(("", *Path(config.database_url.removeprefix("sqlite:")).parts[1:])))
+
+
+@asynccontextmanager
+async def _opened(config: Settings) -> AsyncIterator[Store]:
     from charter.store.opening import open_store
 
     store = open_store(config.database_url)
     await store.open()
     try:
-        return (await store.head(config.tenant)).size
+        yield store
     finally:
         await store.close()
+
+
+async def _events(config: Settings) -> int:
+    async with _opened(config) as store:
+        return (await store.head(config.tenant)).size
+
+
+async def _published(config: Settings) -> tuple[str, ...]:
+    from charter.gate.publishing import published
+
+    async with _opened(config) as store:
+        return await published(store, config.tenant)
 
 
 def _policies(config: Settings) -> Check:
@@ -184,11 +203,16 @@ def _policies(config: Settings) -> Check:
 
 
 def _templates(config: Settings) -> Check:
-    from charter.server.templates import read_templates
+    from charter.server.templates import SHARE, missing, read_templates
 
     catalogue = read_templates(config.workflows.templates)
     default = config.workflows.default_template
     catalogue.latest(default)
+    lost = (
+        missing(config.workflows.templates, anyio.run(_published, config)) if _database_path(config).exists() else None
+    )
+    if lost is not None:
+        return Check("templates", "warning", lost, SHARE)
     return Check("templates", "ok", f"{len(catalogue.all())} templates; by default {default}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 from pydantic import ValidationError
 
 from charter.errors import InvalidInput, Unavailable
@@ -18,7 +19,7 @@ from charter.model.policy import Facts
 from charter.model.principal import Principal
 from charter.model.reply import Publication
 from charter.model.template import Template
-from charter.store.port import AlreadyClaimed, Claim
+from charter.store.port import AlreadyClaimed, Claim, Store
 from charter.workflows.draft import policy_event
 
 if TYPE_CHECKING:
@@ -56,11 +57,22 @@ async def publish(gate: Gate, principal: Principal, command: cmd.PublishTemplate
             return Publication(template=template.ref, template_hash=found, anew=False)
         claims = tuple(Claim(*item) for item in (*wanted, (SCOPE, template.ref, found)))
         try:
-            await gate.record_outside(principal, events, ctx, claims=claims)
+            await gate.record_outside(principal, events, ctx, stream=published_stream(principal.tenant), claims=claims)
         except AlreadyClaimed:  # a start or another publication was as quick: look again what it said
             continue
         return Publication(template=template.ref, template_hash=found, anew=True)
     raise Unavailable("The publication could not be recorded.", code="busy")
+
+
+def published_stream(tenant: str) -> str:
+    """Where it is on record what was published."""
+    return f"templates:{tenant}"
+
+
+async def published(store: Store, tenant: str) -> tuple[str, ...]:
+    """Each ``name@version`` that was published, in order."""
+    rows = await store.load(tenant, published_stream(tenant))
+    return tuple(orjson.loads(row.leaf)["data"]["template"] for row in rows if row.type == "TEMPLATE_PUBLISHED")
 
 
 def _read(text: str) -> Template:

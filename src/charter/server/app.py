@@ -24,6 +24,7 @@ from charter.errors import CharterError
 from charter.gate import Gate, Limits, Parts, Queries
 from charter.gate.outgoing import Outlet
 from charter.gate.parts import ToolRunner, Tools
+from charter.gate.publishing import published
 from charter.manifests.built_in import BUILT_IN
 from charter.model.ids import PREFIXES, uuid7_text
 from charter.model.tool import Quarantine, ToolManifest
@@ -36,7 +37,7 @@ from charter.server.secret_store import secret_file
 from charter.server.settings import process_environment
 from charter.server.settings_model import Settings
 from charter.server.telemetry import Telemetry
-from charter.server.templates import PublishedTemplates
+from charter.server.templates import SHARE, PublishedTemplates, missing
 from charter.store.opening import open_store
 from charter.store.port import Store
 from charter.store.sealing import Sealer
@@ -285,9 +286,17 @@ def _outbox(charter: Charter) -> Outbox:
     return build_outbox(charter.gate, charter.outlet, charter.settings, secret_file(charter.settings, charter.keys))
 
 
+async def _tell_what_is_missing(charter: Charter) -> None:
+    tenant = charter.settings.tenant
+    lost = missing(charter.settings.workflows.templates, await published(charter.store, tenant))
+    if lost is not None:
+        logger.warning("%s. %s", lost, SHARE)
+
+
 @asynccontextmanager
 async def _driven(charter: Charter) -> AsyncIterator[None]:
     await charter.engine.recover()
+    await _tell_what_is_missing(charter)
     outbox = _outbox(charter)
     await outbox.prepare()
     async with anyio.create_task_group() as tasks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from charter.workflows.expressions import problem
 logger = logging.getLogger(__name__)
 
 PUBLISHED: Final = "published"
+SHOWN: Final = 5
 
 
 def read_templates(folder: Path | None) -> Catalogue:
@@ -57,6 +59,23 @@ def published_names(folder: Path) -> tuple[str, ...]:
         return tuple(sorted(name for name in os.listdir(folder / PUBLISHED) if name.endswith(".json")))
     except (FileNotFoundError, NotADirectoryError):
         return ()
+
+
+def missing(folder: Path | None, published: Iterable[str]) -> str | None:
+    """What was published in the database, and is not among the files here; in words, None where nothing is missing."""
+    here = set(published_names(folder)) if folder is not None else set()
+    lost = [ref for ref in published if f"{ref}.json" not in here]
+    if not lost:
+        return None
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    place = f"{folder / PUBLISHED}" if folder is not None else "any templates folder"
+    return f"{', '.join(lost[:SHOWN])}{more}: published in this database, and not in {place}"
+
+
+SHARE: Final = (
+    "Where it was not deleted on purpose: have all servers of the database share one templates folder, or publish it "
+    "from here too."
+)
 
 
 def _published(folder: Path, name: str) -> Template:
