@@ -231,3 +231,23 @@ async def test_any_envelope_is_judged_alike(served: Served, params: dict[str, An
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params} | envelope
     name = params.get("name")
     await both(served, body, mcp_name=name if isinstance(name, str) and name.isascii() and name.isprintable() else "x")
+
+
+@pytest.mark.guarantee("G10")
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "-1e400"])
+async def test_a_number_that_is_none_is_refused_and_never_decided_on(
+    charter: Harness, served: Served, ids: dict[str, str], number: str
+) -> None:
+    """Python reads it, pydantic writes null: a run would have gone by a number that its record does not have."""
+    before = await charter.types(ids["workflow_id"])
+    begin = {"purpose": "x", "template": "governed-session", "input": {"amount": "HERE"}}
+    finish = {**ids, "output": {"summary": "Done.", "amount": ["HERE"]}}
+    use = {**ids, "tool": "casebook__read_note", "arguments": {"name": "case-1", "amount": "HERE"}}
+    for name, arguments in (("start_workflow", begin), ("complete_step", finish), ("invoke_tool", use)):
+        body = json.dumps(message(name, arguments)).replace('"HERE"', number).encode()
+        status, _, answer = await both(served, body, mcp_name=name)
+        assert status == 200
+        assert answer["result"]["structuredContent"]["code"] in ("json_not_canonical", "invalid_arguments")
+    assert await charter.types(ids["workflow_id"]) == before
+    log = await charter.store.log("default", 0, 100)
+    assert {event.stream for event in log} == {ids["workflow_id"]}

@@ -12,9 +12,13 @@ JsonObject = dict[str, Any]
 
 
 class Model(BaseModel):
-    """A value: immutable, compared by content, unknown fields refused."""
+    """A value: immutable, compared by content, unknown fields refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A number that is not finite stays one when the value is dumped, so that ``canonical`` refuses it: pydantic would write
+    null in its place, and the record would say something else than what was decided on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
