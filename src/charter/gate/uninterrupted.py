@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
 T = TypeVar("T")
+_carried: Final[set[asyncio.Task[Any]]] = set()
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
     """Carry ``work`` through whatever happens to the caller; answers its result and the cancellation that came meanwhile.
 
-    The caller puts its books in order and then raises the cancellation, if there is one.
+    The caller puts its books in order and then raises the cancellation, if there is one. Work that is itself part of such work
+    is carried already: nobody else knows its task.
     """
+    if asyncio.current_task() in _carried:
+        return await work, None
     task = asyncio.create_task(work)
+    _carried.add(task)
+    task.add_done_callback(_carried.discard)
     cancelled: asyncio.CancelledError | None = None
     try:
         await _end_of(task)
@@ -47,7 +53,7 @@ async def _regardless(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
 def _end_of(task: asyncio.Task[Any]) -> asyncio.Future[None]:
     """Done when the task is. Unlike an await of the task itself, a cancellation of this wait does not reach into it.
 
-    ``asyncio.wait`` does the same at several times the cost, and every governed call waits here three times.
+    ``asyncio.wait`` does the same at several times the cost, and every governed call waits here twice.
     """
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))

@@ -158,10 +158,10 @@ class Book:
         return answers
 
     def put_lists(self, batches: Iterable[Batch]) -> None:
-        """Write the list rows of batches alone, of several with one key the last; their claims go another way."""
+        """Write the list rows of batches alone, of several with one key the last; claims and secrets go another way."""
         rows = _Rows()
         for batch in batches:
-            _collect(replace(batch, claims=()), rows)
+            _collect(replace(batch, claims=(), sealed=()), rows)
         self._flush(rows)
 
     def _look_around(self) -> None:

@@ -16,8 +16,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -91,6 +91,7 @@ class Writer:
         self._due = min(_FIRST_PAGES, CHECKPOINT_PAGES)
         self._others = 0
         (self._patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")  # only the thread may wait for another process
         self._thread = threading.Thread(target=self._serve, name="charter-writer", daemon=True)
         self._thread.start()
 
@@ -145,7 +146,7 @@ class Writer:
     def _try_here(self) -> list[_Append]:
         """The members that are settled; those that the thread must look at are in its queue."""
         try:
-            self._begin_at_once()
+            self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
             self._hand_over()  # the thread may wait for the lock, and tells the reason if it gets none either
             return []
@@ -179,13 +180,21 @@ class Writer:
             running = None not in group
             entries = [entry for entry in group if isinstance(entry, _Append | _Run)]
             alone = [entry for entry in entries if isinstance(entry, _Run) and entry.alone]
-            with self._using:
+            with self._using, self._patient():
                 self._settle([entry for entry in entries if entry not in alone] if alone else entries)
                 self._settle_alone(alone)
                 if _CHECKPOINT in group:
                     self._checkpoint()
             self._checkpoint_when_due()
         self._connection.close()
+
+    @contextmanager
+    def _patient(self) -> Iterator[None]:
+        self._connection.execute(f"PRAGMA busy_timeout = {self._patience}")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 0")
 
     def _checkpoint(self) -> None:
         # Here and not within COMMIT, where SQLite does it by itself: it takes as long as many commits.
@@ -214,15 +223,6 @@ class Writer:
             for entry in entries:
                 entry.answer = translate(failure.cause, committing=failure.committing)
         _answer(entries)
-
-    def _begin_at_once(self) -> None:
-        """Raises ``sqlite3.Error`` where another process writes just now."""
-        execute = self._connection.execute
-        execute("PRAGMA busy_timeout = 0")
-        try:
-            execute("BEGIN IMMEDIATE")
-        finally:
-            execute(f"PRAGMA busy_timeout = {self._patience}")
 
     def _transact(self, entries: Sequence[_Entry], *, begun: bool = False) -> None:
         appends = [entry for entry in entries if isinstance(entry, _Append)]
