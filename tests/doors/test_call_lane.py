@@ -13,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from charter.errors import InvalidInput
+from charter.model.commands import CompleteStep, StartWorkflow
 from charter.server import call_lane
 from charter.server.auth import TokenVerifier
 from charter.server.http import bearer_backend
 from charter.server.keys import Keys
 from tests.doors.calls import start
 from tests.doors.test_http import Served, keys, served
-from tests.support import Harness
+from tests.support import AGENT, Harness
 
 pytestmark = pytest.mark.anyio
 __all__ = ["keys", "served"]
@@ -235,10 +237,9 @@ async def test_any_envelope_is_judged_alike(served: Served, params: dict[str, An
 
 @pytest.mark.guarantee("G10")
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "-1e400"])
-async def test_a_number_that_is_none_is_refused_and_never_decided_on(
+async def test_a_number_that_is_none_is_refused(
     charter: Harness, served: Served, ids: dict[str, str], number: str
 ) -> None:
-    """Python reads it, pydantic writes null: a run would have gone by a number that its record does not have."""
     before = await charter.types(ids["workflow_id"])
     begin = {"purpose": "x", "template": "governed-session", "input": {"amount": "HERE"}}
     finish = {**ids, "output": {"summary": "Done.", "amount": ["HERE"]}}
@@ -246,8 +247,25 @@ async def test_a_number_that_is_none_is_refused_and_never_decided_on(
     for name, arguments in (("start_workflow", begin), ("complete_step", finish), ("invoke_tool", use)):
         body = json.dumps(message(name, arguments)).replace('"HERE"', number).encode()
         status, _, answer = await both(served, body, mcp_name=name)
-        assert status == 200
-        assert answer["result"]["structuredContent"]["code"] in ("json_not_canonical", "invalid_arguments")
+        assert (status == 400 and answer["error"]) or answer["result"]["isError"]
     assert await charter.types(ids["workflow_id"]) == before
     log = await charter.store.log("default", 0, 100)
     assert {event.stream for event in log} == {ids["workflow_id"]}
+
+
+@pytest.mark.guarantee("G10")
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+async def test_no_run_goes_by_a_number_that_its_record_cannot_have(
+    charter: Harness, ids: dict[str, str], number: float
+) -> None:
+    """Whatever door let it in: pydantic writes null for it, and a replay would decide otherwise than was decided."""
+    with pytest.raises(InvalidInput, match="not finite"):
+        await charter.gate.handle(
+            AGENT, StartWorkflow(template="governed-session", purpose="x", input={"amount": number})
+        )
+    finish = CompleteStep(**ids, output={"summary": "Done.", "amount": [number]})
+    with pytest.raises(InvalidInput, match="not finite"):
+        await charter.gate.handle(AGENT, finish)
+    log = await charter.store.log("default", 0, 100)
+    assert {event.stream for event in log} == {ids["workflow_id"]}
+    assert "STEP_COMPLETED" not in await charter.types(ids["workflow_id"])
