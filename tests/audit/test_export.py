@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from charter.audit.checkpoint import Signer
 from charter.audit.envelope import parse_leaf
-from charter.audit.export import Header, Proven, leaf_line, read_header, read_leaves, write_log, write_workflow
+from charter.audit.export import Header, Proven, leaf_line, read_header
 from charter.audit.findings import Report
 from charter.audit.merkle import Tree
 from charter.audit.offline import verify_export
 from charter.errors import InvalidInput
+from tests.audit.exports import read_leaves, write_log, write_workflow
 from tests.audit.logs import SIGNER, TENANT, event, hashes_of, log_of, note, row
 
 VKEY = str(SIGNER.key)

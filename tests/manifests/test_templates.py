@@ -18,7 +18,6 @@ from charter.manifests.installed_checks import Installation
 from charter.manifests.templates import (
     STEP_MODELS,
     Catalogue,
-    catalogue_of,
     load_template,
     parse_ref,
     read_template,
@@ -175,8 +174,15 @@ def made(version: str, **more: Any) -> Template:
     return Template.model_validate({"name": "t", "version": version, "steps": steps, **more})
 
 
+def catalogue_of(*templates: Template) -> Catalogue:
+    catalogue = Catalogue()
+    for template in templates:
+        catalogue.add(template)
+    return catalogue
+
+
 def test_the_newest_version_is_found_by_number() -> None:
-    catalogue = catalogue_of([made("1.9"), made("1.10"), made("1.2")])
+    catalogue = catalogue_of(made("1.9"), made("1.10"), made("1.2"))
     assert catalogue.latest("t")[0].version == "1.10"
     assert catalogue.latest("t@1.2")[0].version == "1.2"
     assert [item.version for item, _ in catalogue.all()] == ["1.10", "1.9", "1.2"]
@@ -196,13 +202,13 @@ def test_a_published_version_never_changes() -> None:
 
 @pytest.mark.parametrize("spelling", ["1.0", "1.0.0", "01"])
 def test_a_version_spelled_otherwise_is_the_same_version(spelling: str) -> None:
-    catalogue = catalogue_of([made("1")])
+    catalogue = catalogue_of(made("1"))
     with pytest.raises(Conflict):
         catalogue.add(made(spelling))
 
 
 def test_an_unknown_template_is_not_found_and_the_known_ones_are_named() -> None:
-    catalogue = catalogue_of([made("1")])
+    catalogue = catalogue_of(made("1"))
     for ref in ("other", "t@2"):
         with pytest.raises(NotFound) as caught:
             catalogue.latest(ref)

@@ -15,7 +15,6 @@ from charter.manifests.tool_files import (
     Reference,
     StdioConnection,
     UpstreamManifest,
-    check_file_name,
     parse,
     render,
 )
@@ -161,9 +160,3 @@ def test_yaml_1_1_surprises_are_text() -> None:
     connection = parse(text, "f").connection
     assert isinstance(connection, StdioConnection)
     assert connection.args == ("no", "on", "2026-01-01", "1", "12:30")
-
-
-def test_file_names() -> None:
-    assert check_file_name("mail.tools.yaml") == "mail"
-    with pytest.raises(Misconfigured):
-        check_file_name("mail.yaml")

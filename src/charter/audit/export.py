@@ -17,7 +17,7 @@ JSON Lines, written and read as a stream. The first line is the header, the last
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,32 +64,6 @@ class Proven:
     path: Sequence[bytes]
 
 
-def write_log(header: Header, notes: Iterable[bytes], leaves: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a whole log's file. The leaves come in order from the first; end with a fresh checkpoint."""
-    yield header.line()
-    for note in notes:
-        yield note_line(note)
-    count = 0
-    for leaf in leaves:
-        count += 1
-        yield leaf_line(leaf)
-    yield end_line(count)
-
-
-def write_workflow(header: Header, notes: Iterable[bytes], events: Iterable[Proven]) -> Iterator[bytes]:
-    """The lines of one workflow's file: its events in order, each with its proof."""
-    yield header.line()
-    for note in notes:
-        yield note_line(note)
-    count = 0
-    for event in events:
-        count += 1
-        yield leaf_line(event.leaf)
-        path = [b64encode(each).decode() for each in event.path]
-        yield canonical({"path": path, "seq": event.seq, "size": event.size}) + b"\n"
-    yield end_line(count)
-
-
 def note_line(note: bytes) -> bytes:
     """One checkpoint's line; a note that is no text keeps what can be shown of it, and will not verify."""
     return canonical({"checkpoint": note.decode("utf-8", "replace")}) + b"\n"
@@ -100,6 +74,12 @@ def leaf_line(leaf: bytes) -> bytes:
     if leaf.startswith(b"{") and leaf.endswith(b"}") and b"\n" not in leaf and b"\r" not in leaf:
         return b'{"leaf":%b}\n' % leaf
     return canonical({"leaf_base64": b64encode(leaf).decode()}) + b"\n"
+
+
+def proof_line(event: Proven) -> bytes:
+    """The line behind an event's in a workflow's file: where the event stands in the log."""
+    path = [b64encode(each).decode() for each in event.path]
+    return canonical({"path": path, "seq": event.seq, "size": event.size}) + b"\n"
 
 
 def end_line(leaves: int) -> bytes:
@@ -145,14 +125,6 @@ def read_header(line: bytes) -> Header:
     if not isinstance(tenant, str) or not isinstance(vkeys, list) or not isinstance(workflow_id, str | None):
         raise InvalidInput("The export's header is malformed.", code="export_malformed")
     return Header(tenant, workflow_id, tuple(map(str, vkeys)))
-
-
-def read_leaves(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The exact bytes of the events, unverified: verify first. Raises ``InvalidInput`` (``export_malformed``)."""
-    for line in lines:
-        leaf = read_line(line).leaf
-        if leaf is not None:
-            yield leaf
 
 
 def read_proof(value: Mapping[str, Any], leaf: bytes) -> Proven:

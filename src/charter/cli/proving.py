@@ -171,8 +171,7 @@ async def _log_lines(charter: Charter, tenant: str, size: int) -> AsyncIterator[
 
 
 async def _workflow_lines(charter: Charter, tenant: str, stream: str, size: int) -> AsyncIterator[tuple[bytes, bool]]:
-    from charter.audit.export import leaf_line
-    from charter.model.canonical import canonical
+    from charter.audit.export import Proven, leaf_line, proof_line
 
     after = 0
     while rows := await charter.store.load(tenant, stream, after, PAGE):
@@ -181,6 +180,5 @@ async def _workflow_lines(charter: Charter, tenant: str, stream: str, size: int)
                 return
             path = await inclusion(charter, tenant, row.seq, size)
             yield leaf_line(row.leaf), True
-            proof = {"path": [b64encode(step).decode() for step in path], "seq": row.seq, "size": size}
-            yield canonical(proof) + b"\n", False
+            yield proof_line(Proven(row.leaf, row.seq, size, path)), False
         after = rows[-1].version

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, Final, Literal
@@ -324,14 +323,6 @@ class Catalogue:
 
 def _next(order: tuple[int, ...]) -> str:
     return f"{order[0]}.{order[1]}.{order[2] + 1}" if any(order[1:]) else str(order[0] + 1)
-
-
-def catalogue_of(templates: Iterable[Template]) -> Catalogue:
-    """A catalogue of these."""
-    catalogue = Catalogue()
-    for template in templates:
-        catalogue.add(template)
-    return catalogue
 
 
 def bundled_templates() -> dict[str, str]:

@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from charter.errors import Misconfigured
 from charter.manifests.definitions import definition_of, governed_name, is_sensitive_name, pinned_definition
 from charter.manifests.redaction import parse_pointer
 from charter.manifests.yaml_text import Document, load, reads_as_text
@@ -280,10 +279,3 @@ _Dumper.add_representer(str, _text)
 
 def _yaml(value: JsonObject) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=100))
-
-
-def check_file_name(name: str) -> str:
-    """The server name that a file of this name should hold. Raises ``Misconfigured`` for another ending."""
-    if not name.endswith(SUFFIX):
-        raise Misconfigured(f"{name} is not a tool file.", code=CODE, next_step=f"Name it SERVER{SUFFIX}.")
-    return name[: -len(SUFFIX)]
