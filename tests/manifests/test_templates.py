@@ -263,12 +263,17 @@ def test_the_documented_templates_are_sound() -> None:
     [
         ("type: condition, expression: 'true', retry: {attempts: 2}", "no other value a second time"),
         ("type: wait, seconds: 5, retry: {attempts: 2}", "`poll.attempts`"),
-        ("type: approval, question: Go?, retry: {attempts: 2}", "`escalations`"),
+        ("type: approval, question: Go?, retry: {attempts: 2}", "`on_timeout: fail`"),
+        ("type: approval, question: Go?, on_failure: retry", "Write how often as `retry`"),
         ("type: signal, signal: {type: a}, retry: {attempts: 2}", "leave `retry` out"),
-        ("type: approval, question: Go?, on_failure: skip", "`on_reject: continue`"),
+        ("type: approval, question: Go?, on_failure: skip", "`on_timeout: fail`"),
         ("type: action, tool: box__read, on_failure: retry", "Write how often as `retry`"),
         ("type: wait, seconds: 5, on_failure: retry", "`timeout_seconds`"),
         ("type: agent, gate: {approval: {on_failure: human_review}}", "gate's approval has none"),
+        (
+            "type: agent, gate: {approval: {on_timeout: escalate, escalations: [{role: a}], retry: {attempts: 2}}}",
+            "gate's approval has none",
+        ),
     ],
 )
 def test_a_failure_is_not_said_to_be_met_where_that_makes_no_sense(step: str, told: str) -> None:

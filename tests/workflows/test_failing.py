@@ -208,16 +208,110 @@ def test_people_are_asked_anew_where_a_person_says_so() -> None:
     sound(run)
 
 
-@pytest.mark.parametrize("resolution", ["skip", "supply"])
-def test_an_operator_does_not_answer_in_the_place_of_those_who_are_asked(resolution: str) -> None:
+def test_an_operator_does_not_answer_in_the_place_of_those_who_are_asked() -> None:
     run = run_of(AGREE, on_failure="human_review", on_reject="fail")
     run.answer(run.approval_id(), "reject", by=BOB)
     assert run.steps()["go"] == "review"
-    found = run.review("go", resolution, output={"decision": "approve"})
+    found = run.review("go", "supply", output={"decision": "approve"})
     assert (code_of(found), run.steps()["go"]) == ("people_decide", "review")
     run.review("go", "fail")
     assert run.state.status == "failed"
     sound(run)
+
+
+PAY = {"id": "pay", "type": "action", "tool": "box__read", "needs": ["go"]}
+SHIP = {"id": "ship", "type": "action", "tool": "box__read", "needs": ["pay", "apart"]}
+APART = {"id": "apart", "type": "condition", "expression": "true", "needs": []}
+ESCALATED = {"on_timeout": "escalate", "escalations": [{"role": "chief", "expires_after_seconds": HOUR}]}
+
+
+def left_out(run: Run) -> None:
+    """Nothing ran that needs the yes, at whatever distance; all else did."""
+    assert run.steps() == {"go": "skipped", "pay": "skipped", "ship": "skipped", "apart": "completed"}
+    assert run.state.steps["pay"].code == run.state.steps["ship"].code == "not_agreed"
+    assert run.state.status == "completed"
+    assert "TOOL_INVOKE" not in run.types()
+    sound(run)
+
+
+@pytest.mark.parametrize("terms", [{}, ESCALATED, {"on_reject": "continue", "if_approved": ["pay"]}])
+def test_a_skipped_approval_is_no_approval(terms: dict[str, Any]) -> None:
+    run = run_of({**AGREE, **terms}, PAY, SHIP, APART, on_failure="skip")
+    late(run)
+    if "escalations" in terms:
+        assert run.steps()["go"] == "open", "the others are asked first"
+        late(run)
+    if "if_approved" in terms:
+        assert "took none" in (run.state.steps["pay"].reason or "")
+        return
+    left_out(run)
+
+
+def test_an_approval_that_comes_after_it_was_skipped_runs_nothing() -> None:
+    run = run_of(AGREE, PAY, on_failure="skip")
+    approval_id = run.approval_id()
+    run.wait(HOUR)
+    assert code_of(run.answer(approval_id, by=BOB)) == "already_decided"
+    assert run.steps() == {"go": "skipped", "pay": "skipped"}
+    assert rules.runnable_steps(run.state) == []
+    sound(run)
+
+
+def test_a_no_is_not_met_by_what_is_for_silence() -> None:
+    run = run_of({**AGREE, "retry": {"attempts": 3}}, PAY, on_failure="skip")
+    run.answer(run.approval_id(), "reject", by=BOB)
+    assert (run.state.status, run.steps()["go"]) == ("rejected", "rejected")
+    sound(run)
+
+
+def test_a_no_that_fails_the_step_skips_what_needs_a_yes_and_is_never_asked_again() -> None:
+    run = run_of({**AGREE, "on_reject": "fail", "retry": {"attempts": 3}}, PAY, SHIP, APART, on_failure="skip")
+    run.answer(run.approval_id(), "reject", by=BOB)
+    left_out(run)
+
+
+def test_a_question_that_cannot_be_asked_is_skipped_with_what_needs_it() -> None:
+    left_out(run_of({**AGREE, "question": "{{ trigger.none }}?"}, PAY, SHIP, APART, on_failure="skip"))
+
+
+def test_an_operator_may_leave_out_what_needs_the_yes() -> None:
+    run = run_of(AGREE, PAY, SHIP, APART, on_failure="human_review")
+    late(run)
+    run.review("go", "skip")
+    left_out(run)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_people_who_did_not_answer_are_asked_anew_so_many_times(answered: bool) -> None:
+    run = run_of({**AGREE, "retry": {"attempts": 2, "backoff_seconds": 60}}, PAY, on_failure="fail_workflow")
+    first = run.approval_id()
+    late(run)
+    assert (run.steps()["go"], run.state.approvals[first].status) == ("retrying", "expired")
+    assert code_of(run.answer(first, by=BOB)) == "already_decided"
+    run.wait(60).advance()
+    second = run.approval_id()
+    assert second != first
+    if answered:
+        run.answer(second, by=BOB)
+        assert run.steps() == {"go": "completed", "pay": "open"}
+        assert [effect_of(run.run_step("pay")).step_id] == ["pay"]
+    else:
+        late(run)
+        assert (run.state.status, run.steps()["go"]) == ("failed", "failed")
+    sound(run)
+
+
+def test_those_to_whom_it_was_escalated_answer_or_it_fails_where_that_is_said() -> None:
+    for more, status in (
+        ({}, "rejected"),
+        ({"on_failure": "human_review"}, "running"),
+        ({"retry": {"attempts": 1}}, "failed"),
+    ):
+        run = run_of({**AGREE, **ESCALATED, **more})
+        late(run)
+        late(run)
+        assert run.state.status == status
+        sound(run)
 
 
 # -- conditions

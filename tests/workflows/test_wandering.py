@@ -31,6 +31,18 @@ def says_what_it_waits_for(run: Run) -> None:
     assert run.context().next_step
 
 
+def goes_nowhere_without_a_yes(run: Run) -> None:
+    """What needs an approval that failed and was skipped is left out, and so is what needs that."""
+    types = {step.id: step.type for step in run.template.steps}
+    for index, step in enumerate(run.template.steps):
+        for need in run.template.needs_of(index) if step.id not in run.template.undoers else ():
+            found = run.state.steps.get(need)
+            if found is None or found.status != "skipped" or found.code is None:
+                continue
+            if types[need] == "approval" or found.code == "not_agreed":
+                assert run.steps().get(step.id, "pending") in ("pending", "skipped")
+
+
 EXAMPLES = 3000 if os.environ.get("CHARTER_HYPOTHESIS") == "search" else 120
 
 
@@ -38,6 +50,7 @@ EXAMPLES = 3000 if os.environ.get("CHARTER_HYPOTHESIS") == "search" else 120
 @given(st.randoms(use_true_random=False))
 def test_every_run_ends_or_waits_for_something_that_has_a_name(random: Random) -> None:
     run = wander(random, says_what_it_waits_for)
+    goes_nowhere_without_a_yes(run)
     assert not run.state.live
     assert rules.wake_at(run.state) is None
     assert validate_trace(envelopes(run)) == ()
@@ -53,7 +66,7 @@ def test_the_seeds_wander_through_everything() -> None:
     seen = ["COMPENSATION_STARTED", "CHILD_ENDED", "EFFECT_IN_DOUBT", "STEP_REVIEWED", "SIGNAL_DELIVERED", '"polling"']
     seen += ["CALLBACK_RECEIVED", "EFFECT_DEAD_LETTERED", "SIGNAL_SENT", "GATE_CHECKED", "EFFECT_RESOLVED"]
     seen += [f'"{status}"' for status in ("retrying", "awaiting", "submitted", "review", "returned", "reopened")]
-    seen.append("undo:")
+    seen += ["undo:", '"not_agreed"']
     assert [name for name in seen if name not in told] == []
 
 

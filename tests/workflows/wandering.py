@@ -113,12 +113,16 @@ def _phase(random: Random) -> dict[str, Any]:
 
 def _approval(random: Random) -> dict[str, Any]:
     shown = {"show": {"cents": "{{ trigger.yes }}"}, "amounts": ["cents"]} if random.random() < 0.1 else {}
+    failing = {"on_timeout": "reject", "on_failure": random.choice(["fail_workflow", "human_review"])}
+    if random.random() < 0.6:
+        failing = {"on_timeout": "fail", "on_failure": random.choice(["fail_workflow", "human_review", "skip"])}
+    again = {"retry": {"attempts": 2, "backoff_seconds": 60}} if random.random() < 0.5 else {}
     return {
         "type": "approval",
         "question": "Go?",
         "on_reject": random.choice(["reject_workflow", "fail", "continue"]),
-        "on_timeout": random.choice(["reject", "fail"]),
-        "on_failure": random.choice(["fail_workflow", "human_review"]),
+        **failing,
+        **(again if failing["on_timeout"] == "fail" else {}),
         **shown,
     }
 

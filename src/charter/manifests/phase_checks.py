@@ -18,6 +18,7 @@ _NOT_FOR_GATES: Final = (
     ("needs", "needs", "Put it on the step."),
     ("condition", "if", "Put it on the step."),
     ("on_failure", "on_failure", "Say `on_timeout` of the gate, and `on_failure` of the step."),
+    ("retry", "retry", "Say `attempts` of the gate, or `escalations`."),
     ("on_reject", "on_reject", "Say `on_reject` of the gate, or `go_back` of the step."),
     ("if_approved", "if_approved", "Let the steps need this one."),
     ("if_rejected", "if_rejected", "Say `go_back` of the step."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,15 +10,12 @@ from charter.model.approval import Escalation, Requirement
 from charter.model.base import Json, Model, Name
 from charter.model.phase import Check
 from charter.model.principal import person_key
-from charter.model.template_parts import OnReject, StepBase
+from charter.model.template_parts import OnFailure, OnReject, Retry, StepBase
 
 
 class ApprovalStep(StepBase):
     """People decide whether the workflow goes on."""
 
-    no_retry: ClassVar[str | None] = (
-        "People are reminded and others asked by `remind_after_seconds` and `escalations`; human_review may ask anew."
-    )
     type: Literal["approval"]
     question: str = Field(description="What people are asked; may hold {{ CEL }}.")
     show: Json = Field(
@@ -50,10 +47,19 @@ class ApprovalStep(StepBase):
     )
     on_timeout: Literal["reject", "fail", "escalate"] = Field(
         default="reject",
-        description="As if it was rejected (see on_reject), the step fails, or the last escalation is asked.",
+        description="As if it was rejected (see on_reject), the step fails, or the last escalation is asked; when they do "
+        "not answer either, it fails where retry or on_failure says what follows, else it is as if rejected.",
     )
     escalations: tuple[Escalation, ...] = Field(
         default=(), description="Whom else to ask, and when; the earliest first."
+    )
+    retry: Retry | None = Field(
+        default=None, description="A question that nobody answered in time is asked anew; one that got a no never is."
+    )
+    on_failure: OnFailure = Field(
+        default="fail_workflow",
+        description="When nobody answered, or it cannot be asked: the run fails; skip goes on without it and without all "
+        "steps that need it; human_review asks a person. A no has on_reject.",
     )
     remind_after_seconds: int | None = Field(
         default=None,
@@ -70,10 +76,11 @@ class ApprovalStep(StepBase):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        if self.on_failure == "skip":
+        skips = self.on_failure == "skip" and self.on_reject != "fail"
+        if self.on_timeout == "reject" and (self.retry is not None or skips):
             raise ValueError(
-                "`on_failure: skip` would go on as if nobody needed to agree: write `on_reject: continue` with "
-                "`if_approved` and `if_rejected`, or `on_failure: human_review`."
+                "`retry` and `on_failure: skip` are for when nobody answers, which is as if rejected by default: write "
+                "`on_timeout: fail` beside them."
             )
         if (self.if_approved or self.if_rejected) and self.on_reject != "continue":
             raise ValueError("`if_approved` and `if_rejected` need `on_reject: continue`.")
@@ -91,6 +98,12 @@ class ApprovalStep(StepBase):
         if self.amounts and not (isinstance(self.show, dict) and set(self.amounts) <= set(self.show)):
             raise ValueError("Each of `amounts` is a label of `show`.")
         return self
+
+    @property
+    def silence_fails(self) -> bool:
+        """Nobody's answer, in the end, is a failure, and no rejection."""
+        said = self.retry is not None or self.on_failure != "fail_workflow"
+        return self.on_timeout == "fail" or (self.on_timeout == "escalate" and said)
 
 
 class GateApproval(ApprovalStep):

@@ -86,13 +86,16 @@ def _end_work(draft: Draft, step: AgentStep) -> None:
             end_invocation(draft, invocation.agent_invocation_id, "ended")
 
 
-def another_attempt(draft: Draft, step: CallStep | ChildStep | AgentStep) -> bool:
+_TRIED_AGAIN = CallStep | ChildStep | AgentStep | ApprovalStep
+
+
+def another_attempt(draft: Draft, step: CallStep | ChildStep | AgentStep | ApprovalStep) -> bool:
     """Whether its ``retry`` allows one more."""
     return step.retry is not None and draft.state.steps[step.id].attempt < step.retry.attempts
 
 
 def _wait_before_next(draft: Draft, step: Step) -> int | None:
-    if not isinstance(step, CallStep | ChildStep | AgentStep) or step.retry is None or not another_attempt(draft, step):
+    if not isinstance(step, _TRIED_AGAIN) or step.retry is None or not another_attempt(draft, step):
         return None
     chance = draft.given.mint.per_mille() if step.retry.jitter_percent else 0
     return step.retry.wait_after(draft.state.steps[step.id].attempt, chance)

@@ -55,11 +55,11 @@ def _refusal(draft: Draft, command: cmd.ReviewStep, found: StepState) -> Charter
 
 def _not_for(step: Step, command: cmd.ReviewStep) -> Refused | None:
     """What no operator can say of a step of its type."""
-    if isinstance(step, ApprovalStep) and command.resolution in ("skip", "supply"):
+    if isinstance(step, ApprovalStep) and command.resolution == "supply":
         return Refused(
             "An operator does not answer for the people whom the step asks.",
             code="people_decide",
-            next_step="Say retry, which asks them anew, or fail.",
+            next_step="Say retry, which asks them anew; skip, which leaves out all that needs their yes; or fail.",
         )
     if isinstance(step, ConditionStep) and command.resolution == "supply" and _truth(command.output) is None:
         return Refused(

@@ -33,6 +33,9 @@ from charter.workflows.draft import Draft
 from charter.workflows.ending import end, go_on_undoing, mark
 from charter.workflows.records import InvocationState, StepState
 
+NOT_AGREED = "not_agreed"
+"""The code of a step that is skipped because an approval was that it needs."""
+
 
 def advance(draft: Draft) -> None:
     """Open every step whose needs are met, until nothing moves; complete the run when all steps are done.
@@ -67,6 +70,9 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     if (left_out := _left_out(draft, template, step)) is not None:
         mark(draft, step, "skipped", reason=left_out)
         return True
+    if (missing := _not_agreed(draft, template, index)) is not None:
+        mark(draft, step, "skipped", code=NOT_AGREED, reason=f"It needs {missing!r}, on which nobody agreed.")
+        return True
     try:
         wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
     except CharterError as error:
@@ -81,6 +87,17 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     mark(draft, step, "opened", timeout_at=_deadline(draft, step), child_workflow_id=_child(draft, step))
     _open(draft, step)
     return True
+
+
+def _not_agreed(draft: Draft, template: Template, index: int) -> str | None:
+    """The approval without which this step does not run: one that failed and was skipped, or a step that was left out for it.
+    Nobody's answer is no yes, so whatever needs the yes, at whatever distance, is left out as well."""
+    for need in template.needs_of(index):
+        found = draft.state.steps.get(need, StepState())
+        failed = found.code is not None and isinstance(step_named(template, need), ApprovalStep)
+        if found.status == "skipped" and (failed or found.code == NOT_AGREED):
+            return need
+    return None
 
 
 def _lets_go_on(draft: Draft, template: Template, need: str) -> bool:
@@ -292,6 +309,8 @@ def reopen(draft: Draft, step: Step) -> None:
     )
     if isinstance(step, AgentStep):
         grant(draft, step)
+    elif isinstance(step, ApprovalStep):
+        ask(draft, step)
 
 
 def open_again(draft: Draft, step: Step) -> None:

@@ -34,12 +34,13 @@ def rejected(draft: Draft, approval: ApprovalState, by: str, comment: str | None
 
 
 def expired(draft: Draft, approval: ApprovalState) -> None:
-    """Nobody decided in time: as if it was rejected, unless the step says that it fails."""
+    """Nobody decided in time, those to whom it was escalated included: as if it was rejected, unless the step says that it
+    fails."""
     if approval.request.agent_invocation_id is not None or not draft.state.live:
         return
     step = steps.step_named(draft.given.template, approval.request.step_id)
-    if isinstance(step, ApprovalStep) and step.on_timeout == "fail":
-        failing.fail_step(draft, step, "approval_expired", LATE)
+    if isinstance(step, ApprovalStep) and step.silence_fails:
+        failing.fail_step(draft, step, "approval_expired", LATE, attempted=True)
         return
     output = {**_output(step, "reject", None, LATE), "timed_out": True}
     _refused(draft, step, output, LATE, status="expired")

@@ -92,9 +92,15 @@ class Indexed:
             "notification": lambda: notices.notification(config, self._values, about or title, self.bindings),
         }[kind]()
         if kind in ("condition", "approval", "wait"):
-            made |= outside.on_failure(config)
+            made |= self._failing(kind, config, made)
         config.done()
         return made
+
+    def _failing(self, kind: str, config: Node, made: JsonObject) -> JsonObject:
+        """What follows a failure; where nobody's answer is met by anything but a rejection, it is a failure."""
+        more = outside.on_failure(config)
+        silent = kind == "approval" and (more.get("on_failure") == "skip" or "retry" in more)
+        return more | ({"on_timeout": "fail"} if silent and "on_timeout" not in made else {})
 
     def _values(self, value: Json) -> Json:
         return values.numbered_values(value, self.ids)
