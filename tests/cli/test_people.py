@@ -126,6 +126,33 @@ def test_yes_needs_ids_and_asking_needs_a_terminal(recorded: Recorded) -> None:
     assert "approve recorded for carol" in missing.out
 
 
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["approve"],
+        ["approve", "--yes"],
+        ["reject", "--yes"],
+        ["edit", "--yes", "--arguments", '{"name": "plan", "text": "x"}'],
+        ["delegate", "--to", "dora", "--yes"],
+    ],
+)
+def test_who_may_not_decide_is_told_so_before_anything_is_shown_or_asked(
+    recorded: Recorded, command: list[str]
+) -> None:
+    verb, *options = command
+    for name, roles in (("visitor", ["--role", "visitor"]), ("ide", [])):  # no role for it; their own request
+        done = recorded.project.here("approvals", verb, recorded.approval_id, *options, "--as", name, *roles)
+        assert done.code == 1, done.both
+        assert recorded.approval_id in done.err
+        assert "Next: " in done.err
+        assert "Call them on Monday." not in done.both
+        assert "exactly this call" not in done.both
+    assert [item["approval_id"] for item in recorded.project.ok("approvals", "list", "--json").json["items"]] == [
+        recorded.approval_id
+    ]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals")
 def test_reviewing_on_a_terminal_shows_each_call_and_asks(recorded: Recorded) -> None:
     project = recorded.project

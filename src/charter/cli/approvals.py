@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from charter.cli.approval_view import needed, print_view
 from charter.cli.editing import arguments_from, edited
 from charter.cli.failing import exit_code, tell
-from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, safe, say, stranger
+from charter.cli.output import Json, note, page_json, print_json, print_table, safe, say
 from charter.cli.session import As, Roles, TokenFile, Who, run_as, who
 from charter.errors import CharterError, InvalidInput
-from charter.model.approval import ApprovalVerdict, Requirement
+from charter.model.approval import ApprovalVerdict
 from charter.model.commands import DecideApproval, DelegateApproval
 from charter.model.principal import Principal
 from charter.model.reply import ApprovalView, Decided
@@ -82,62 +83,6 @@ def show(
         print_view(view)
 
 
-def print_view(view: ApprovalView) -> None:
-    """Everything that a person needs to decide. What strangers wrote is made harmless and marked as theirs."""
-    request = view.request
-    between = ", then " if request.in_sequence else "; "
-    dry = " · dry run: nothing is executed, whatever is decided" if request.dry_run else ""
-    say(f"── {request.approval_id} · {view.status} · risk {request.risk}{dry}")
-    print_fields(
-        [
-            ("call", request.tool or f"step {request.step_id}"),
-            *((f"  {stranger(line.label)}", stranger(line.value)) for line in request.shown),
-            ("arguments", _arguments(view) if request.proposal_id else None),
-            ("preview", stranger(request.preview) if request.preview else None),
-            ("agent's reason", stranger(request.reason) if request.reason else None),
-            ("asked because", request.asked_because),
-            ("policies", ", ".join(request.policy_ids)),
-            ("asked by", f"{request.requested_by_kind} {request.requested_by}" + _owner(view)),
-            ("workflow", f"{request.workflow_id} ({view.template})"),
-            ("purpose", stranger(view.purpose)),
-            ("still needed", between.join(needed(item) for item in view.still_needed)),
-            ("or instead", " or ".join(needed(item) for item in view.or_instead) or None),
-            (
-                "handed on",
-                "\n".join(f"{item.delegated_by} to {item.delegated_to}" for item in view.delegations) or None,
-            ),
-            ("revision", f"{request.revision}, instead of {request.replaces}" if request.replaces else None),
-            ("answers", "\n".join(_answer(item) for item in view.decisions)),
-            ("agent's history", stranger("\n".join(view.history[-12:])).replace("⏎\n│ ", "\n")),
-            ("asked at", request.requested_at),
-            ("until", view.expires_at or request.expires_at),
-            ("digest", request.digest),
-        ]
-    )
-
-
-def needed(item: Requirement) -> str:
-    """``2 × finance of ann, bob by cli``."""
-    people = f" of {', '.join(item.people)}" if item.people else ""
-    channels = f" by {', '.join(item.channels)}" if item.channels else ""
-    return f"{item.approvers} × {item.role or 'any person'}{people}{channels}"
-
-
-def _arguments(view: ApprovalView) -> str:
-    return safe(orjson.dumps(view.arguments, option=orjson.OPT_INDENT_2).decode())
-
-
-def _owner(view: ApprovalView) -> str:
-    return f", acting for {view.request.owner}" if view.request.owner else ""
-
-
-def _answer(item: Any) -> str:
-    comment = f": {stranger(item.comment)}" if item.comment else ""
-    kind = "" if item.decided_by_kind == "human" else f"{item.decided_by_kind} "
-    instead = f" for {', '.join(item.on_behalf_of)}" if item.on_behalf_of else ""
-    return f"{kind}{item.decided_by}{instead} ({item.channel}) {item.decision}{comment}"
-
-
 # -- deciding
 
 
@@ -173,12 +118,21 @@ def _tell_decided(answer: Decided, caller: Principal) -> None:
 
 
 async def _each(
-    charter: Charter, caller: Principal, ids: list[str], handle: Callable[[ApprovalView], Awaitable[bool]]
+    charter: Charter,
+    caller: Principal,
+    ids: list[str],
+    check: Callable[[str], Awaitable[object]],
+    handle: Callable[[ApprovalView], Awaitable[bool]],
 ) -> int:
-    """One after the other; an error with one is told and the next one comes. The worst exit code."""
+    """One after the other; an error with one is told and the next one comes. The worst exit code.
+
+    ``check`` raises for who may not give the answer that is meant, before anything is shown or asked. The answer is
+    judged once more when it is given.
+    """
     worst = 0
     for approval_id in ids:
         try:
+            await check(approval_id)
             view = await charter.queries.approval(caller, approval_id)
             print_view(view)
             if not await handle(view):
@@ -197,6 +151,20 @@ async def _pending(charter: Charter, caller: Principal) -> list[str]:
     return [row.approval_id for row in reversed(rows)]
 
 
+async def _check(
+    charter: Charter,
+    caller: Principal,
+    approval_id: str,
+    decision: ApprovalVerdict,
+    *,
+    comment: str | None = None,
+    digest: str | None = None,
+) -> None:
+    """Would this answer be taken now? Raises what the gate would."""
+    command = DecideApproval(approval_id=approval_id, decision=decision, channel="cli", digest=digest, comment=comment)
+    await charter.queries.check_decision(caller, command)
+
+
 def _decide_many(
     by: Who, ids: list[str] | None, decision: ApprovalVerdict, comment: str | None, digest: str | None, yes: bool
 ) -> None:
@@ -209,11 +177,6 @@ def _decide_many(
 
     async def work(charter: Charter, caller: Principal) -> int:
         async def one(view: ApprovalView) -> bool:
-            # Would the answer be taken at all? Asked before the person is.
-            check = DecideApproval(
-                approval_id=view.request.approval_id, decision=decision, channel="cli", digest=digest, comment=comment
-            )
-            await charter.queries.check_decision(caller, check)
             verb = "Approve" if decision == "approve" else "Reject"
             if yes or typer.confirm(f"{verb} exactly this call as {caller.id}?", err=True):
                 answer = await decide(charter, caller, view, decision, comment=comment, digest=digest)
@@ -222,10 +185,13 @@ def _decide_many(
                 say("Left as it is.")
             return True
 
+        async def check(approval_id: str) -> None:
+            await _check(charter, caller, approval_id, decision, comment=comment, digest=digest)
+
         pending = ids or await _pending(charter, caller)
         if not pending:
             note("Nothing waits for people.")
-        return await _each(charter, caller, pending, one)
+        return await _each(charter, caller, pending, check, one)
 
     raise typer.Exit(run_as(by, work))
 
@@ -279,7 +245,10 @@ def edit(
                 _tell_decided(await decide(charter, caller, view, "edit", comment=comment, arguments=new), caller)
             return True
 
-        return await _each(charter, caller, [approval_id], one)
+        async def check(approval_id: str) -> None:
+            await _check(charter, caller, approval_id, "edit", comment=comment)
+
+        return await _each(charter, caller, [approval_id], check, one)
 
     raise typer.Exit(run_as(who(as_name, role, token_file), work))
 
@@ -297,18 +266,20 @@ def delegate(
     """Hand your part in a decision to another person: they decide with your roles, for this request alone."""
 
     async def work(charter: Charter, caller: Principal) -> int:
+        meant = DelegateApproval(approval_id=approval_id, to=to, channel="cli", comment=comment)
+
         async def one(view: ApprovalView) -> bool:
-            command = DelegateApproval(
-                approval_id=approval_id, to=to, channel="cli", digest=view.request.digest, comment=comment
-            )
-            await charter.queries.check_decision(caller, command)
+            command = meant.model_copy(update={"digest": view.request.digest})
             if yes or typer.confirm(f"Let {safe(to)} decide in the place of {caller.id}?", err=True):
                 answer: Decided = await charter.gate.handle(caller, command)
                 say(f"{answer.approval_id}: handed to {safe(to)} by {caller.id}; it is {answer.status} still.")
                 say(f"Next: {safe(answer.next_step)}")
             return True
 
-        return await _each(charter, caller, [approval_id], one)
+        async def check(_approval_id: str) -> None:
+            await charter.queries.check_decision(caller, meant)
+
+        return await _each(charter, caller, [approval_id], check, one)
 
     raise typer.Exit(run_as(who(as_name, role, token_file), work))
 
@@ -331,6 +302,14 @@ def ask(
     say(f"{answer.approval_id}: asked. The agent sees the question in get_workflow.")
 
 
+_CHOICES: dict[str, tuple[str, ApprovalVerdict]] = {
+    "a": ("[a]pprove", "approve"),
+    "r": ("[r]eject", "reject"),
+    "e": ("[e]dit", "edit"),
+    "k": ("as[k]", "request_more_info"),
+}
+
+
 @commands.command("review")
 def review(as_name: As = None, role: Roles = None, token_file: TokenFile = None) -> None:
     """Go through all that is pending, one exact call at a time: approve, reject, edit, ask, skip."""
@@ -338,24 +317,44 @@ def review(as_name: As = None, role: Roles = None, token_file: TokenFile = None)
         raise InvalidInput("There is no terminal to ask on.", next_step="Use `charter approvals approve ID --yes`.")
 
     async def work(charter: Charter, caller: Principal) -> int:
+        open_: dict[str, list[str]] = {}
+
+        async def check(approval_id: str) -> None:
+            open_[approval_id] = await _choices(charter, caller, approval_id)
+
         async def one(view: ApprovalView) -> bool:
-            return await _reviewed(charter, caller, view)
+            return await _reviewed(charter, caller, view, open_[view.request.approval_id])
 
         pending = await _pending(charter, caller)
         note(f"{len(pending)} wait for people." if pending else "Nothing waits for people.")
-        return await _each(charter, caller, pending, one)
+        return await _each(charter, caller, pending, check, one)
 
     raise typer.Exit(run_as(who(as_name, role, token_file), work))
 
 
-async def _reviewed(charter: Charter, caller: Principal, view: ApprovalView) -> bool:
-    choice = str(typer.prompt("[a]pprove [r]eject [e]dit as[k] [s]kip [q]uit", default="s", err=True)).strip().lower()
-    if choice[:1] == "q":
+async def _choices(charter: Charter, caller: Principal, approval_id: str) -> list[str]:
+    """What this person may answer. Raises why they may not approve, where there is nothing else either."""
+    found: list[str] = []
+    refusal: CharterError | None = None
+    for letter, (_, verdict) in _CHOICES.items():
+        try:
+            await _check(charter, caller, approval_id, verdict, comment="(asked before)")
+            found.append(letter)
+        except CharterError as error:
+            refusal = refusal or error
+    if not found and refusal is not None:
+        raise refusal
+    return found
+
+
+async def _reviewed(charter: Charter, caller: Principal, view: ApprovalView, letters: list[str]) -> bool:
+    offered = " ".join(_CHOICES[letter][0] for letter in letters)
+    choice = str(typer.prompt(f"{offered} [s]kip [q]uit", default="s", err=True)).strip().lower()[:1]
+    if choice == "q":
         return False
-    verdicts: dict[str, ApprovalVerdict] = {"a": "approve", "r": "reject", "e": "edit", "k": "request_more_info"}
-    verdict = verdicts.get(choice[:1])
-    if verdict is None:
+    if choice not in letters:
         return True
+    verdict = _CHOICES[choice][1]
     comment = str(typer.prompt("comment", default="", show_default=False, err=True)) or None
     new = edited(view.arguments or view.request.values or {}) if verdict == "edit" else None
     _tell_decided(await decide(charter, caller, view, verdict, comment=comment, arguments=new), caller)
