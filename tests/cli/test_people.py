@@ -148,6 +148,7 @@ def test_who_may_not_decide_is_told_so_before_anything_is_shown_or_asked(
         assert "Next: " in done.err
         assert "Call them on Monday." not in done.both
         assert "exactly this call" not in done.both
+        assert "describe_tools" not in done.err, "a person is told commands"
     assert [item["approval_id"] for item in recorded.project.ok("approvals", "list", "--json").json["items"]] == [
         recorded.approval_id
     ]

@@ -47,6 +47,13 @@ class Door:
     def __init__(self, http: httpx2.AsyncClient, url: str, settings: Settings, keys: Keys, charter: Harness) -> None:
         self.http, self.url, self.settings, self.keys, self.charter = http, url, settings, keys, charter
 
+    @property
+    def issuers(self) -> str:
+        """Where RFC 9728 metadata says who issues tokens."""
+        return (
+            f'resource_metadata="{self.settings.resource.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")}"'
+        )
+
     def token(self, *roles: str, kind: Any = "service") -> str:
         audience, issuer = self.settings.audience, self.settings.local_issuer
         return issue_token(self.keys, subject="relay", kind=kind, roles=roles, audience=audience, issuer=issuer)
@@ -155,16 +162,34 @@ async def test_the_policy_decides_and_the_denial_is_on_record(door: Door) -> Non
     for token in (door.token(), door.token("operator", kind="agent")):
         answer = await door.post(PAID, token=token)
         assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+        assert answer.headers["www-authenticate"] == f'Bearer error="insufficient_scope", {door.issuers}'
+        assert answer.json()["next_step"] == "Ask the operator for a policy that permits it to this credential."
     assert await door.charter.types("tenant:default") == ["POLICY_DECISION"] * 2
     assert await door.runs() == 0
 
 
 async def test_without_a_token_nothing_is_read(door: Door) -> None:
-    for headers in ({}, {"authorization": "Bearer x.y.z"}):
-        answer = await door.http.post(door.url, content=b"{}", headers={"content-type": EVENT, **headers})
-        assert answer.status_code == 401
-        assert "Bearer" in answer.headers["www-authenticate"]
-        assert answer.json()["code"] == "unauthenticated"
+    """RFC 6750, section 3: the answer says what was wrong with a token, and nothing of the kind where there was none."""
+    old = issue_token(
+        door.keys, subject="r", kind="service", audience="elsewhere", issuer=door.settings.local_issuer, roles=()
+    )
+    said = 'error="invalid_token", error_description="'
+    for token, code, begin in (
+        (None, "unauthenticated", ""),
+        ("x.y.z", "unauthenticated", said),
+        (old, "token_audience", f"{said}The bearer token is not for this server"),
+    ):
+        headers = {"content-type": EVENT} | ({"authorization": f"Bearer {token}"} if token else {})
+        for answer in (
+            await door.http.post(door.url, content=b"{}", headers=headers),
+            await door.http.get(door.url, headers=headers),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (401, code)
+            challenge = answer.headers["www-authenticate"]
+            assert challenge.startswith(f"Bearer {begin or door.issuers}")
+            assert challenge.endswith(door.issuers)
+    metadata = await door.http.get(door.issuers.partition('"')[2].rstrip('"'))
+    assert metadata.json()["resource"] == door.settings.resource
 
 
 @pytest.mark.guarantee("G10")

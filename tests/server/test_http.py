@@ -288,6 +288,8 @@ async def test_extra_routes_ask_for_their_caller_and_errors_of_theirs_are_proble
     routes = (Route("/me", me), Route("/no", no), Route("/crash", crash))
     async with door(settings, keys, *routes) as client:
         problem(await client.get("/me"), 401)
+        assert "resource_metadata=" in (await client.get("/me")).headers["www-authenticate"]
+        assert "www-authenticate" not in (await client.get("/no")).headers, "no route of bearer tokens"
         assert (await client.get("/me", headers=call(token(keys))["headers"])).json() == {"id": "bot"}
         denied = problem(await client.get("/no"), 403)
         assert (denied["code"], denied["detail"], denied["errors"]) == ("denied", "A policy says no.", {"policy": "p"})

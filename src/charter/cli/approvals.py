@@ -12,7 +12,7 @@ import typer
 from charter.cli.approval_view import needed, print_view
 from charter.cli.editing import arguments_from, edited
 from charter.cli.failing import exit_code, tell
-from charter.cli.output import Json, note, page_json, print_json, print_table, safe, say
+from charter.cli.output import Json, note, page_json, print_json, print_table, safe, say, todo
 from charter.cli.session import As, Roles, TokenFile, Who, run_as, who
 from charter.errors import CharterError, InvalidInput
 from charter.model.approval import ApprovalVerdict
@@ -114,7 +114,7 @@ def _tell_decided(answer: Decided, caller: Principal) -> None:
     if answer.still_needed:
         say(f"Still needed: {', '.join(needed(item) for item in answer.still_needed)}.")
     if answer.next_step:
-        say(f"Next: {safe(answer.next_step)}")
+        say(f"Next: {todo(answer.next_step)}")
 
 
 async def _each(
@@ -273,7 +273,7 @@ def delegate(
             if yes or typer.confirm(f"Let {safe(to)} decide in the place of {caller.id}?", err=True):
                 answer: Decided = await charter.gate.handle(caller, command)
                 say(f"{answer.approval_id}: handed to {safe(to)} by {caller.id}; it is {answer.status} still.")
-                say(f"Next: {safe(answer.next_step)}")
+                say(f"Next: {todo(answer.next_step)}")
             return True
 
         async def check(_approval_id: str) -> None:

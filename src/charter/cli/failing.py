@@ -26,7 +26,7 @@ import typer
 from pydantic import ValidationError
 from typer.main import get_command
 
-from charter.cli.output import safe
+from charter.cli.output import safe, todo
 from charter.errors import (
     CharterError,
     IntegrityError,
@@ -130,4 +130,4 @@ def tell(what: str, next_step: str) -> None:
     """The two lines."""
     sys.stdout.flush()
     what = _LONG.sub(lambda word: word[0][:120] + "…", safe(what))  # what came in is not sent back whole
-    print(f"{what}\nNext: {safe(next_step)}", file=sys.stderr)
+    print(f"{what}\nNext: {todo(next_step)}", file=sys.stderr)

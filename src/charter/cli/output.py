@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charter.manifests.plain_text import one_line, plain
+from charter.model.next_steps import said_at
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.", show_default=False)]
 _UNBOUNDED = 100_000
@@ -27,6 +28,11 @@ def safe(text: str) -> str:
 
 def _visible(line: str) -> str:
     return line if line.isascii() and line.isprintable() else "".join(c for c in line if c.isprintable())
+
+
+def todo(next_step: str) -> str:
+    """A next step, by commands."""
+    return safe(said_at("commands", next_step))
 
 
 def stranger(text: str) -> str:

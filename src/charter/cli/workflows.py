@@ -8,7 +8,7 @@ import orjson
 import typer
 
 from charter.cli.editing import json_from
-from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger
+from charter.cli.output import Json, note, page_json, print_fields, print_json, print_table, say, stranger, todo
 from charter.cli.session import As, Roles, TokenFile, run_as, who
 from charter.model.actions import AgentActions
 from charter.model.commands import (
@@ -228,7 +228,7 @@ def advance(
             ("done now", "\n".join(stranger(item.detail) for item in found.moved) or "nothing was due"),
             ("runs now", ready or None),
             ("missing", "\n".join(stranger(item.detail) for item in found.missing) or None),
-            ("next", stranger(found.next_step)),
+            ("next", stranger(todo(found.next_step))),
         ]
     )
 

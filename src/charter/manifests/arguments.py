@@ -18,6 +18,7 @@ import orjson
 from charter.errors import InvalidInput, Misconfigured
 from charter.manifests.schema_cost import check_cost
 from charter.model.base import Json, JsonObject
+from charter.model.next_steps import AS_DESCRIBED
 from charter.model.tool import ToolManifest
 
 MAX_BYTES = 1024 * 1024
@@ -182,10 +183,7 @@ def _problem(error: jsonschema_rs.ValidationError) -> Problem:
     return Problem(_pointer(error.instance_path), keyword, error.message[:300])
 
 
-_AS_DESCRIBED = "Correct the fields named in detail.problems as describe_tools shows the schema, and send it again."
-
-
-def _invalid(what: str, problems: tuple[Problem, ...], next_step: str = _AS_DESCRIBED) -> InvalidInput:
+def _invalid(what: str, problems: tuple[Problem, ...], next_step: str = AS_DESCRIBED) -> InvalidInput:
     first = problems[0]
     where = first.pointer or "the whole value"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

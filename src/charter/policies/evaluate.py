@@ -14,15 +14,13 @@ from typing import Any
 import cedarpy
 import orjson
 
+from charter.model.next_steps import NOT_PERMITTED
 from charter.model.policy import Decision, Facts
 from charter.policies import floor, requests
 from charter.policies.inputs import UnrepresentableError
 from charter.policies.notes import Policy
 from charter.policies.policy_set import Compiled, PolicySet
 
-_DEFAULT_NEXT = (
-    "Ask the operator, or ask for something that the policies permit; describe_tools lists what may be used."
-)
 _ERROR_NEXT = "Tell the operator: `charter policy explain` shows what went wrong. Trying again does not help."
 
 
@@ -102,7 +100,7 @@ def _denied(compiled: Compiled, set_hash: str, facts: Facts, forbids: Sequence[s
             f"to this {facts.principal.kind}.",
             code="not_permitted",
             policy_set_hash=set_hash,
-            next_step=_DEFAULT_NEXT,
+            next_step=NOT_PERMITTED,
         )
     found = in_order(compiled, forbids)
     first = found[0]
@@ -112,7 +110,7 @@ def _denied(compiled: Compiled, set_hash: str, facts: Facts, forbids: Sequence[s
         code=first.code or "forbidden",
         policy_ids=tuple(policy.id for policy in found),
         policy_set_hash=set_hash,
-        next_step=first.next_step or _DEFAULT_NEXT,
+        next_step=first.next_step or NOT_PERMITTED,
     )
 
 

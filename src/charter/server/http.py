@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 import anyio
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
+from mcp.server.auth.routes import build_resource_metadata_url
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -40,7 +42,7 @@ from charter.server.auth import TokenVerifier, VerifiedToken, stdio_principal
 from charter.server.call_lane import CallLane
 from charter.server.http_connection import HttpConnection
 from charter.server.json_rpc import MessageCheck
-from charter.server.problems import ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
+from charter.server.problems import TOKEN_REFUSED, ProblemBodies, on_charter_error, on_crash, on_http_exception, problem
 from charter.server.settings_model import MCP_PATH, Settings, is_loopback
 
 _log = logging.getLogger(__name__)
@@ -106,13 +108,18 @@ def fallback_principal(settings: Settings, *, stdio: bool = False) -> Principal 
 
 
 def request_principal(request: Request, settings: Settings) -> Principal:
-    """Who sent this request, for routes beside ``/mcp``. Raises ``Unauthenticated``."""
+    """Who sent this request, for routes beside ``/mcp``. Raises ``Unauthenticated``.
+
+    From here on a refusal of the route's says in ``WWW-Authenticate`` that it is a token that decides, and who issues one.
+    """
+    if not settings.server.anonymous:
+        request.state.bearer_of = str(build_resource_metadata_url(AnyHttpUrl(settings.resource)))
     token = getattr(request.scope.get("user"), "access_token", None)
     if isinstance(token, VerifiedToken):
         return token.principal
     fallback = fallback_principal(settings)
     if fallback is None:
-        raise Unauthenticated("This needs a bearer token.")
+        raise TOKEN_REFUSED.get() or Unauthenticated("This needs a bearer token.")
     return fallback
 
 

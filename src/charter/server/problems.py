@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charter.errors import CharterError, Unauthenticated
+from charter.model.next_steps import said_at
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -46,7 +47,7 @@ def problem(status: int, *, error: CharterError | None = None, headers: Mapping[
         body |= {"code": code, "detail": HTTPStatus(status).description or body["title"], "next_step": next_step}
     else:
         told = error.as_json()
-        body |= {"code": told["code"], "detail": told["message"], "next_step": told["next_step"]}
+        body |= {"code": told["code"], "detail": told["message"], "next_step": said_at("http", error.next_step)}
         body |= {"errors": told["detail"]} if "detail" in told else {}
     return Response(orjson.dumps(body), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
@@ -60,7 +61,20 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 async def on_charter_error(request: Request, error: Exception) -> Response:
     """An error of Charter's that left a route."""
     assert isinstance(error, CharterError)
-    return problem(error.status, error=error)
+    return problem(error.status, error=error, headers=_who_may(request, error))
+
+
+def _who_may(request: Request, error: CharterError) -> dict[str, str]:
+    """RFC 6750, section 3, on a route that has asked for a bearer token (``request_principal``), where one would help."""
+    metadata: str | None = getattr(request.state, "bearer_of", None)
+    if metadata is None or error.status not in (401, 403):
+        return {}
+    issuers = f'resource_metadata="{metadata}"'
+    if error.status == 403:
+        return {"WWW-Authenticate": f'Bearer error="insufficient_scope", {issuers}'}
+    with_token = _is_bearer(request.headers.get("authorization", ""))
+    why = error if isinstance(error, Unauthenticated) else None
+    return {"WWW-Authenticate": _challenge(issuers, why, with_token=with_token)}
 
 
 async def on_crash(request: Request, error: Exception) -> Response:
@@ -90,8 +104,7 @@ class ProblemBodies:
             nonlocal replaced
             if (
                 message["type"] == "http.response.start"
-                and (answer := _replacement(message, with_token=authorization.lower().startswith("bearer ")))
-                is not None
+                and (answer := _replacement(message, with_token=_is_bearer(authorization))) is not None
             ):
                 replaced = True
                 await answer(scope, receive, send)
@@ -113,6 +126,10 @@ def _replacement(start: Message, *, with_token: bool) -> Response | None:
     why = TOKEN_REFUSED.get() if with_token else None
     kept["www-authenticate"] = _challenge(headers["www-authenticate"], why, with_token=with_token)
     return problem(401, error=why, headers=kept)
+
+
+def _is_bearer(authorization: str) -> bool:
+    return authorization.lower().startswith("bearer ")
 
 
 def _challenge(made: str, why: Unauthenticated | None, *, with_token: bool) -> str:

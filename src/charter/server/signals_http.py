@@ -10,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from charter.errors import CharterError, Unauthenticated, Unavailable
+from charter.errors import CharterError, Unavailable
 from charter.gate import Gate
 from charter.model.base import JsonObject
 from charter.model.commands import SendSignal
+from charter.model.next_steps import said_at
 from charter.model.principal import Principal
 from charter.model.signal import Signal
 from charter.model.times import rfc3339
 from charter.server import cloud_events
 from charter.server.http import request_principal
-from charter.server.problems import problem
 from charter.server.settings_model import Settings
 
 SIGNALS_PATH = "/signals"
@@ -29,10 +29,7 @@ def ingestion_route(gate: Gate, settings: Settings) -> Route:
     """The route. Its caller is the bearer token's principal; the policy decides on each signal (``signal.send``)."""
 
     async def take(request: Request) -> Response:
-        try:
-            caller = request_principal(request, settings)
-        except Unauthenticated as error:
-            return problem(401, error=error, headers={"WWW-Authenticate": "Bearer"})
+        caller = request_principal(request, settings)
         body = await _body(request, settings.server.request_limit_bytes)
         headers = {name.lower(): value for name, value in request.headers.items()}
         now = rfc3339(gate.parts.clock())
@@ -60,7 +57,8 @@ async def _tried(gate: Gate, caller: Principal, signal: Signal) -> JsonObject:
     except Unavailable:
         raise
     except CharterError as error:
-        return {"id": signal.id, "source": signal.source, "error": error.as_json()}
+        told = {**error.as_json(), "next_step": said_at("http", error.next_step)}
+        return {"id": signal.id, "source": signal.source, "error": told}
 
 
 async def _body(request: Request, limit: int) -> bytes:

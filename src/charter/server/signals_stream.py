@@ -11,12 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from charter.errors import CharterError, InvalidInput, Unauthenticated
+from charter.errors import CharterError, InvalidInput
 from charter.gate.outgoing import Outgoing, Outlet
 from charter.model.principal import Principal
 from charter.model.signal import cloud_event
 from charter.server.http import request_principal
-from charter.server.problems import problem
 from charter.server.settings_model import Settings
 from charter.server.signals_http import SIGNALS_PATH
 from charter.workflows.outgoing import wanted
@@ -29,10 +28,7 @@ def stream_route(outlet: Outlet, settings: Settings) -> Route:
     """The route. Who may read the record (``audit.read``) may listen, until its token ends."""
 
     async def listen(request: Request) -> Response:
-        try:
-            caller = request_principal(request, settings)
-        except Unauthenticated as error:
-            return problem(401, error=error, headers={"WWW-Authenticate": "Bearer"})
+        caller = request_principal(request, settings)
         types = tuple(part for part in request.query_params.get("types", "").split(",") if part)
         after = _place(request)
         _, head = await outlet.read(caller, None)  # denied here, while there is a status to say it with

@@ -9,6 +9,7 @@ from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval_events import UnderGrant
 from charter.model.effect import Effect
+from charter.model.next_steps import NOT_PERMITTED
 from charter.model.policy import Decision
 from charter.model.reply import ProposalView, ToolOutcome
 from charter.model.template import CallStep, Step, WaitStep
@@ -108,7 +109,7 @@ def next_step(decision: Decision, approval: ApprovalState | None, proposal_id: s
     if decision.verdict == "permit":
         return f"Call invoke_tool with proposal_id {proposal_id}."
     if decision.verdict == "deny":
-        return decision.next_step or "Do something else that the policy permits; describe_tools lists what you may use."
+        return decision.next_step or NOT_PERMITTED
     if approval is None or approval.status in ("expired", "withdrawn", "approved"):
         return f"Call request_approval with proposal_id {proposal_id}."
     if approval.status == "rejected":

@@ -13,6 +13,7 @@ from mcp_types import GetPromptRequestParams, PaginatedRequestParams
 from charter.errors import CharterError, Denied, InvalidInput, NotFound
 from charter.manifests.plain_text import fenced
 from charter.model.base import JsonObject
+from charter.model.next_steps import said_at
 from charter.model.principal import Principal
 from charter.server.mcp import results, showing
 from charter.server.mcp.asking import Context
@@ -112,10 +113,11 @@ class Prompts:
         return {"prompts": [prompt.wire() for prompt in PROMPTS.values()], "resultType": "complete"}
 
     async def get(self, ctx: Context, params: GetPromptRequestParams) -> JsonObject:
-        """``prompts/get``. Errors are JSON-RPC errors whose data has code, message and next_step."""
+        """``prompts/get``. Errors are JSON-RPC errors whose data has code, message and next_step, in a person's words."""
         try:
             return await self._get(ctx, params.name, dict(params.arguments or {}))
         except CharterError as error:
+            error.next_step = said_at("commands", error.next_step)
             results.raise_rpc(error)
         except UnicodeEncodeError:
             results.raise_rpc(InvalidInput("The arguments hold text that is not valid Unicode."))
