@@ -1,15 +1,19 @@
-"""Undoing through the gate: a request is undone by another request, decided by the policy, with secrets put in late."""
+"""Undoing through the gate: by a request, a run of another template, an agent; all of it decided by the policy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from charter.errors import CharterError
 from charter.model import commands as cmd
+from tests.gate.conftest import Open
 from tests.gate.test_external import external, ran
-from tests.guarantees.world import ANN, template
+from tests.guarantees.upstream import Counting
+from tests.guarantees.world import AGENT, ANN, Desk, Work, template
 from tests.outside import outbound, outside_desk
 from tests.web import Says, Site, site
 
@@ -44,3 +48,61 @@ async def test_a_request_is_undone_by_another(tmp_path: Path, web: Site) -> None
         assert (await desk.last(run.workflow_id, "WORKFLOW_CANCELLED"))["compensated"] == ["call"]
         await desk.check_record()
     assert [(asked.method, asked.path) for asked in web.asked] == [("POST", "/"), ("DELETE", "/7")]
+
+
+def read(what: str) -> dict[str, Any]:
+    return {"type": "action", "tool": "counter__read", "arguments": {"what": what}}
+
+
+PAY = {"id": "pay", **read("paid"), "compensate": {"step": "undo"}}
+AGREE = {"id": "agree", "type": "approval", "question": "Go on?"}
+
+
+async def cancelled(desk: Desk) -> Any:
+    """A run of ``flow`` that has paid and is then cancelled, as far as it comes without anybody."""
+    run = await desk.start("flow")
+    await desk.engine.settle()
+    await desk.gate.handle(ANN, cmd.CancelWorkflow(workflow_id=run.workflow_id))
+    await desk.engine.settle()
+    return await desk.queries.workflow(AGENT, run.workflow_id)
+
+
+async def test_a_run_of_another_template_undoes_a_step_and_is_on_both_records(opened: Open, upstream: Counting) -> None:
+    undo = {"id": "undo", "type": "workflow", "template": "refund", "input": {"of": "{{ steps.pay.status }}"}}
+    refund = template("refund", {"id": "back", **read("{{ trigger.of }}")})
+    desk = await opened(templates=(template("flow", PAY, undo, AGREE), refund))
+    ended = await cancelled(desk)
+    assert (ended.status, ended.steps["undo:pay"]) == ("cancelled", "completed")
+    assert (await desk.last(ended.workflow_id, "WORKFLOW_CANCELLED"))["compensated"] == ["pay"]
+    child = await desk.queries.workflow(AGENT, ended.children["undo:pay"])
+    assert (child.status, child.parent_workflow_id) == ("completed", ended.workflow_id)
+    assert [call["what"] for call in upstream.calls()] == ["paid", "completed"]
+    assert "PARENT_TOLD" in await desk.types(child.workflow_id)
+    await desk.check_record()
+
+
+async def test_an_agent_undoes_a_step_by_governed_calls_and_by_no_others(opened: Open, upstream: Counting) -> None:
+    undo = {"id": "undo", "type": "agent", "allowed_tools": ["counter__write_idempotent", "counter__charge"]}
+    desk = await opened(templates=(template("flow", PAY, {**undo, "output_schema": {"required": ["id"]}}, AGREE),))
+    held = await cancelled(desk)
+    assert (held.status, held.steps["undo:pay"], held.allowed_tools) == (
+        "compensating",
+        "open",
+        tuple(undo["allowed_tools"]),
+    )
+    work = Work(desk, held.workflow_id, held.invocations[0].agent_invocation_id)
+    with pytest.raises(CharterError) as refused:
+        await work.invoke("counter__read", what="more")
+    assert refused.value.error_code == "tool_not_allowed"
+    assert (await work.invoke("counter__write_idempotent", what="a", value="1")).status == "pending_approval"
+    assert len(upstream.calls()) == 1, "people are asked, as elsewhere"
+    await work.run(await work.approved("counter__write_idempotent", what="a", value="1"))
+    with pytest.raises(CharterError):
+        await work.complete({})  # its schema asks for an id
+    again = await opened(templates=())  # another process goes on with it
+    done = await work.at(again).complete({"id": 7})
+    assert (done.step_id, done.status, done.workflow.status) == ("undo:pay", "completed", "cancelled")
+    assert (await desk.last(held.workflow_id, "WORKFLOW_CANCELLED"))["compensated"] == ["pay"]
+    with pytest.raises(CharterError):
+        await work.invoke("counter__write_idempotent", what="a", value="1")
+    await desk.check_record()

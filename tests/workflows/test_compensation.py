@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from charter.audit.trace import validate_trace
+from charter.model import commands as cmd
+from charter.workflows import children
 from charter.workflows import decide as rules
-from tests.workflows.build import BOB, Run, code_of, effect_of, envelopes, template
+from tests.workflows.build import BOB, ENGINE, Run, asked, code_of, effect_of, envelopes, template
 
 
 def step(step_id: str, **more: Any) -> dict[str, Any]:
@@ -271,6 +273,97 @@ def test_a_request_may_undo() -> None:
     run.cancel()
     did(run, "undo:pay")
     assert (run.state.status, run.state.steps["undo:pay"].step_type) == ("cancelled", "external")
+    ends_well(run)
+
+
+CHILD = {"id": "refund", "type": "workflow", "template": "other", "input": {"of": "{{ steps.pay.output.n }}"}}
+
+
+def child_of(run: Run, status: str, step_id: str = "undo:pay", **more: Any) -> None:
+    """The engine starts it, and it ends so."""
+    child_id = run.state.steps[step_id].child_workflow_id
+    assert child_id is not None
+    ids = {"workflow_id": run.state.workflow_id, "child_workflow_id": child_id}
+    if status != "never_started":
+        run.decide(cmd.ConfirmChild(**ids, template="other@1"), run.given(ENGINE))
+        assert rules.runnable_steps(run.state) == []
+        assert not children.strays(run.state), "it is waited for"
+    run.decide(cmd.EndChild.model_validate({**ids, "status": status, **more}), run.given(ENGINE))
+
+
+def test_a_workflow_may_undo() -> None:
+    run = did(run_of(BY_STEP[0], CHILD, LAST), "pay")
+    run.cancel()
+    assert rules.runnable_steps(run.state) == ["undo:pay"]
+    child_of(run, "completed", output={"refunded": True})
+    assert (run.state.status, run.log[-1].data.compensated) == ("cancelled", ("pay",))
+    ends_well(run)
+
+
+@pytest.mark.parametrize("how", ["failed", "rejected", "cancelled", "never_started"])
+def test_a_workflow_that_did_not_undo_waits_for_a_person(how: str) -> None:
+    run = did(run_of(BY_STEP[0], CHILD, LAST), "pay")
+    run.cancel()
+    first = run.state.steps["undo:pay"].child_workflow_id
+    child_of(run, how, reason="so")
+    assert (run.state.status, run.steps()["undo:pay"]) == ("compensating", "review")
+    run.review("undo:pay", "retry")
+    assert run.state.steps["undo:pay"].child_workflow_id != first
+    child_of(run, "completed")
+    assert run.log[-1].data.compensated == ("pay",)
+    ends_well(run)
+
+
+PERSONALLY = {
+    "id": "refund",
+    "type": "agent",
+    "instructions": "Call {{ steps.pay.output.n }} and have it paid back.",
+    "allowed_tools": ["box__*"],
+    "expires_after_seconds": 3600,
+}
+
+
+def test_an_agent_may_undo_by_governed_calls() -> None:
+    run = did(run_of(BY_STEP[0], PERSONALLY, LAST), "pay")
+    run.cancel()
+    assert run.state.status == "compensating"
+    (given,) = run.context().invocations
+    assert (given.step_id, given.instructions) == ("undo:pay", "Call pay and have it paid back.")
+    assert [item.what for item in run.context().blocked_by] == ["agent"]
+    proposal_id, approval_id = asked(run)
+    run.answer(approval_id, by=BOB)
+    run.outcome(effect_of(run.invoke(proposal_id=proposal_id)).effect_id)
+    assert code_of(run.cancel()) == "already_ending"
+    run.complete({"called": "them"})
+    assert (run.state.status, run.log[-1].data.compensated) == ("cancelled", ("pay",))
+    assert not [item for item in run.state.invocations.values() if item.status == "open"]
+    ends_well(run)
+
+
+def test_an_agent_that_undoes_nothing_in_time_is_followed_by_another_and_then_by_a_person() -> None:
+    again = {"retry": {"attempts": 2, "backoff_seconds": 60}}
+    run = did(run_of(BY_STEP[0], {**PERSONALLY, **again}, LAST), "pay")
+    run.cancel()
+    run.wait(3600).advance()
+    assert run.steps()["undo:pay"] == "retrying"
+    run.wait(60).advance()
+    assert len(run.context().invocations) == 1
+    run.wait(3600).advance()
+    assert (run.steps()["undo:pay"], run.context().invocations) == ("review", ())
+    run.review("undo:pay", "supply", output={"by": "hand"})
+    assert run.log[-1].data.compensated == ("pay",)
+    ends_well(run)
+
+
+def test_one_agent_after_the_other_in_reverse() -> None:
+    steps = [{**BY_STEP[0], "id": name} for name in ("a", "b")]
+    run = did(run_of(*steps, {**PERSONALLY, "instructions": "Undo."}, LAST), "a", "b")
+    run.cancel()
+    for name in ("b", "a"):
+        (given,) = run.context().invocations
+        assert given.step_id == f"undo:{name}"
+        run.complete({}, invocation=given.agent_invocation_id)
+    assert run.log[-1].data.compensated == ("b", "a")
     ends_well(run)
 
 

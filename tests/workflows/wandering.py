@@ -27,6 +27,8 @@ UNDOING: list[dict[str, Any]] = [
     {"type": "action", "tool": "box__write", "retry": {"attempts": 2, "backoff_seconds": 60}},
     {"type": "external", "url": "https://example.com/undo", "method": "DELETE"},
     {"type": "notification", "email": {"to": ["ann@example.com"], "subject": "Not so", "text": "It is undone."}},
+    {"type": "workflow", "template": "other", "retry": {"attempts": 2, "backoff_seconds": 60}},
+    {"type": "agent", "allowed_tools": ["*"], "expires_after_seconds": DAY},
 ]
 
 

@@ -130,8 +130,13 @@ class KnownTemplates:
 
     def check_supplied(self, template: Template, command: cmd.ReviewStep) -> None:
         """What an operator supplies for an agent's work, which later steps read. Raises ``InvalidInput``."""
-        step = next((item for item in template.steps if item.id == command.step_id), None)
-        if command.resolution == "supply" and isinstance(step, AgentStep) and step.handed_over is not None:
+        if command.resolution != "supply":
+            return
+        try:
+            step = step_named(template, command.step_id)
+        except KeyError:
+            return  # the decider refuses it
+        if isinstance(step, AgentStep) and step.handed_over is not None:
             what = f"The output of step {step.id!r}"
             check_value(_of(step.handed_over), command.output, what=what, next_step=_AS_SUPPLIED)
 

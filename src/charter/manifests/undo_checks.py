@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from charter.manifests.finding import Finding
-from charter.model.template import UNDOERS, ActionStep, ExternalStep, Step, Template, branches_of, compensation
+from charter.model.template import (
+    UNDOERS,
+    ActionStep,
+    AgentStep,
+    ChildStep,
+    ExternalStep,
+    Step,
+    Template,
+    branches_of,
+    compensation,
+)
 
 
 def findings(template: Template) -> Iterator[Finding]:
@@ -32,7 +42,7 @@ def _named(template: Template, step: Step, where: str) -> Iterator[Finding]:
         listed = ", ".join(item.id for item in template.steps)
         yield Finding("error", place, f"there is no step {how.step!r}", f"Steps here are: {listed}.")
     elif not isinstance(named, UNDOERS):
-        mend = "Name an action, external or notification step."
+        mend = "Name an action, external, notification, workflow or agent step."
         yield Finding("error", place, f"a step of type {named.type} undoes nothing", mend)
 
 
@@ -42,12 +52,17 @@ def _undoer(step: Step, where: str) -> Iterator[Finding]:
         "if": step.condition is not None,
         "compensate": compensation(step) is not None,
         "callback": isinstance(step, ExternalStep) and step.callback is not None,
-        "timeout_seconds": isinstance(step, ActionStep) and step.timeout_seconds is not None,
+        "timeout_seconds": isinstance(step, ActionStep | ChildStep) and step.timeout_seconds is not None,
+        "gate": isinstance(step, AgentStep) and step.gate is not None,
+        "go_back": isinstance(step, AgentStep) and bool(step.go_back),
     }
     for name, there in asked.items():
         if there:
             text = f"the step undoes another one, so it has no `{name}`"
             mend = (
                 "Take it out: the step runs when what it undoes is to be undone, and waits for a person when it fails."
+                if name not in ("gate", "go_back")
+                else "Take it out: the run's end is decided by then, and leads nowhere else; let `output_schema` say "
+                "what is handed in."
             )
             yield Finding("error", f"{where}/{name}", text, mend)

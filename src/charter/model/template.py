@@ -300,8 +300,8 @@ UNDO = "undo:"
 """What the id of the step begins with that undoes another; no template can name a step so."""
 
 
-UNDOERS = (ActionStep, ExternalStep, NotificationStep)
-"""The types of steps that can undo another one."""
+UNDOERS = (ActionStep, ExternalStep, NotificationStep, ChildStep, AgentStep)
+"""The types of steps that can undo another one: those that do something."""
 
 
 def compensation(step: Step) -> Compensate | None:
@@ -326,10 +326,12 @@ def undo_of(template: Template, step: Step) -> Step | None:
         )
     else:
         named = next((item for item in template.steps if item.id == how.step), None)
-        if not isinstance(named, ActionStep | ExternalStep | NotificationStep):
+        if not isinstance(named, UNDOERS):
             return None  # refused when the template is loaded
         undo = named
-    terms = {"id": f"{UNDO}{step.id}", "on_failure": "human_review", "on_reject": "reject_workflow", "compensate": None}
+    terms = {"id": f"{UNDO}{step.id}", "on_failure": "human_review", "compensate": None}
+    if isinstance(undo, CallStep):
+        terms["on_reject"] = "reject_workflow"
     return undo.model_copy(update=terms)
 
 

@@ -84,7 +84,8 @@ class Compensate(Model):
 
     tool: str | None = Field(default=None, description="Its governed name: server__tool.")
     step: Name | None = Field(
-        default=None, description="Instead: an action, external or notification step that does nothing but undo."
+        default=None,
+        description="Instead: a step that does nothing but undo: action, external, notification, workflow, agent.",
     )
     arguments: JsonObject = Field(
         default_factory=dict, description="What it is called with; may hold {{ CEL }}, the step's own output included."

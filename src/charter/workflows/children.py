@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.principal import Principal
+from charter.model.template import UNDO
 from charter.workflows import failing, steps
 from charter.workflows.draft import Draft
 from charter.workflows.state import State
@@ -44,8 +45,10 @@ def strays(state: State) -> list[str]:
 
 
 def _waited_for(state: State, child_id: str) -> bool:
-    step = state.steps[state.children[child_id].step_id]
-    return state.live and state.ending is None and step.status == "open" and step.child_workflow_id == child_id
+    step_id = state.children[child_id].step_id
+    wanted = state.live and (state.ending is None or step_id.startswith(UNDO))
+    step = state.steps[step_id]
+    return wanted and step.status == "open" and step.child_workflow_id == child_id
 
 
 def reports(state: State) -> bool:

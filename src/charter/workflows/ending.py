@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from charter.model import events as ev
 from charter.model.template import Step, compensation, undo_of
+from charter.workflows import steps  # they call each other
 from charter.workflows.draft import Draft
 
 _OVER = frozenset({"completed", "skipped", "failed"})
@@ -73,7 +74,7 @@ def go_on_undoing(draft: Draft) -> None:
     for undo in undoing:
         found = draft.state.steps.get(undo.id)
         if found is None:
-            mark(draft, undo, "opened")
+            steps.open_undo(draft, undo)
             return
         if found.status not in _OVER:
             return

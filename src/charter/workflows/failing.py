@@ -14,9 +14,8 @@ from charter.model.template import (
     WaitStep,
 )
 from charter.model.times import later_ms
-from charter.workflows import gate_steps, phases, steps
+from charter.workflows import ending, gate_steps, phases, steps
 from charter.workflows.draft import Draft
-from charter.workflows.ending import end_invocation, mark
 
 
 def fail_step(
@@ -47,7 +46,7 @@ def fail_step(
     elif step.on_failure == "skip":
         steps.skip_step(draft, step, code, reason)
     else:
-        mark(draft, step, "review", code=code, reason=reason)
+        ending.mark(draft, step, "review", code=code, reason=reason)
 
 
 def _owner(draft: Draft, step: Step) -> AgentStep | None:
@@ -60,7 +59,7 @@ def again(draft: Draft, step: Step, status: str, wait_ms: int, **fields: object)
     """The next attempt is made after so many milliseconds; the time for all of them goes on."""
     timed = isinstance(step, ActionStep | WaitStep | ChildStep)
     timeout_at = draft.state.steps[step.id].timeout_at if timed else None
-    mark(draft, step, status, until=later_ms(draft.given.now, wait_ms), timeout_at=timeout_at, **fields)
+    ending.mark(draft, step, status, until=later_ms(draft.given.now, wait_ms), timeout_at=timeout_at, **fields)
 
 
 def withdraw_asked(draft: Draft, step: Step) -> None:
@@ -83,7 +82,7 @@ def _end_work(draft: Draft, step: AgentStep) -> None:
                 closed = ev.ApprovalClosed(approval_id=approval_id, status="withdrawn", reason="The step failed.")
                 draft.emit("APPROVAL_CLOSED", closed)
         if invocation.status == "open":
-            end_invocation(draft, invocation.agent_invocation_id, "ended")
+            ending.end_invocation(draft, invocation.agent_invocation_id, "ended")
 
 
 _TRIED_AGAIN = CallStep | ChildStep | AgentStep | ApprovalStep

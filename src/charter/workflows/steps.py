@@ -22,6 +22,7 @@ from charter.model.template import (
 from charter.model.times import later, rfc3339, unix_ms_of
 from charter.workflows import (  # failing, phases and steps call each other
     asking,
+    ending,
     expressions,
     failing,
     gate_steps,
@@ -30,7 +31,6 @@ from charter.workflows import (  # failing, phases and steps call each other
     signals_out,
 )
 from charter.workflows.draft import Draft
-from charter.workflows.ending import end, go_on_undoing, mark
 from charter.workflows.records import InvocationState, StepState
 
 NOT_AGREED = "not_agreed"
@@ -43,7 +43,7 @@ def advance(draft: Draft) -> None:
     Once the run's end is decided, what was done is undone instead.
     """
     if draft.state.ending is not None and draft.state.live:
-        go_on_undoing(draft)
+        ending.go_on_undoing(draft)
         return
     template = draft.given.template
     undoers = template.undoers
@@ -68,10 +68,10 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
     if not all(_lets_go_on(draft, template, need) for need in template.needs_of(index)):
         return False
     if (left_out := _left_out(draft, template, step)) is not None:
-        mark(draft, step, "skipped", reason=left_out)
+        ending.mark(draft, step, "skipped", reason=left_out)
         return True
     if (missing := _not_agreed(draft, template, index)) is not None:
-        mark(draft, step, "skipped", code=NOT_AGREED, reason=f"It needs {missing!r}, on which nobody agreed.")
+        ending.mark(draft, step, "skipped", code=NOT_AGREED, reason=f"It needs {missing!r}, on which nobody agreed.")
         return True
     try:
         wanted = step.condition is None or expressions.condition(step.condition, draft.state.scope())
@@ -79,12 +79,12 @@ def _consider(draft: Draft, template: Template, index: int) -> bool:
         failing.fail_step(draft, step, error.error_code, error.message)
         return True
     if not wanted:
-        mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
+        ending.mark(draft, step, "skipped", reason=f"Its condition {step.condition!r} is false.")
         return True
     if isinstance(step, WaitStep):
         _wait(draft, step)
         return True
-    mark(draft, step, "opened", timeout_at=_deadline(draft, step), child_workflow_id=_child(draft, step))
+    ending.mark(draft, step, "opened", timeout_at=_deadline(draft, step), child_workflow_id=_child(draft, step))
     _open(draft, step)
     return True
 
@@ -115,7 +115,7 @@ def _wait(draft: Draft, step: WaitStep) -> None:
     except CharterError as error:
         failing.fail_step(draft, step, error.error_code, error.message)
         return
-    mark(draft, step, "opened", **fields)
+    ending.mark(draft, step, "opened", **fields)
 
 
 def _wait_for(draft: Draft, step: WaitStep) -> dict[str, str | None]:
@@ -238,7 +238,7 @@ def take_branch(draft: Draft, step: ConditionStep, *, value: bool) -> None:
     """The condition is true or false, as was found or a person said."""
     left_out = step.if_false if value else step.if_true
     output = {"value": value, "branch": "if_true" if value else "if_false", "left_out": list(left_out)}
-    mark(draft, step, "completed", output=output)
+    ending.mark(draft, step, "completed", output=output)
 
 
 def grant(draft: Draft, step: AgentStep, last: InvocationState | None = None) -> None:
@@ -282,25 +282,25 @@ def _complete(draft: Draft, template: Template) -> None:
     try:
         output = expressions.render(template.output, draft.state.scope())
     except CharterError as error:
-        end(draft, "WORKFLOW_FAILED", code=error.error_code, reason=f"The template's output: {error.message}")
+        ending.end(draft, "WORKFLOW_FAILED", code=error.error_code, reason=f"The template's output: {error.message}")
         return
-    end(draft, "WORKFLOW_COMPLETED", output=output)
+    ending.end(draft, "WORKFLOW_COMPLETED", output=output)
 
 
 def await_callback(draft: Draft, step: Step, output: object, timeout_at: str) -> None:
     """The step's request was answered; it goes on when the other side calls back."""
-    mark(draft, step, "awaiting", output=output, timeout_at=timeout_at)
+    ending.mark(draft, step, "awaiting", output=output, timeout_at=timeout_at)
 
 
 def complete_step(draft: Draft, step: Step, output: object) -> None:
     """The step is done; go on."""
-    mark(draft, step, "completed", output=output)
+    ending.mark(draft, step, "completed", output=output)
     advance(draft)
 
 
 def reopen(draft: Draft, step: Step) -> None:
     """One attempt more, within the time that is left."""
-    mark(
+    ending.mark(
         draft,
         step,
         "reopened",
@@ -321,23 +321,29 @@ def open_again(draft: Draft, step: Step) -> None:
         fields |= _wait_for(draft, step) if isinstance(step, WaitStep) else {}
     except CharterError as error:
         problem = error
-    mark(draft, step, "reopened", **fields)
+    ending.mark(draft, step, "reopened", **fields)
     if problem is not None:
         failing.fail_step(draft, step, problem.error_code, problem.message)
     else:
         _open(draft, step)
 
 
+def open_undo(draft: Draft, undo: Step) -> None:
+    """The next step to be undone: its call is made, its child is started, or an agent is given the work."""
+    ending.mark(draft, undo, "opened", child_workflow_id=_child(draft, undo))
+    _open(draft, undo)
+
+
 def skip_step(draft: Draft, step: Step, code: str, reason: str) -> None:
     """Go on without it."""
-    mark(draft, step, "skipped", code=code, reason=reason)
+    ending.mark(draft, step, "skipped", code=code, reason=reason)
     advance(draft)
 
 
 def give_up(draft: Draft, step: Step, code: str, reason: str) -> None:
     """The step failed, and so has the run."""
-    mark(draft, step, "failed", code=code, reason=reason)
-    end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
+    ending.mark(draft, step, "failed", code=code, reason=reason)
+    ending.end(draft, "WORKFLOW_FAILED", code=code, reason=f"Step {step.id!r} failed: {reason}")
 
 
 def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected", code: str | None = None) -> None:
@@ -348,8 +354,8 @@ def reject_step(draft: Draft, step: Step, reason: str, status: str = "rejected",
     if draft.state.ending is not None:
         failing.fail_step(draft, step, code, reason)
         return
-    mark(draft, step, status, code=code, reason=reason)
-    end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")
+    ending.mark(draft, step, status, code=code, reason=reason)
+    ending.end(draft, "WORKFLOW_REJECTED", code=code, reason=f"Step {step.id!r}: {reason}")
 
 
 def paused() -> Refused:

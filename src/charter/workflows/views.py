@@ -13,6 +13,7 @@ from charter.workflows import expressions
 from charter.workflows.facts import invocation_live
 from charter.workflows.quorum import standing, whom
 from charter.workflows.state import State, StepState
+from charter.workflows.steps import step_named
 
 
 def context(state: State, template: Template, principal: Principal, now: str) -> WorkflowContext:
@@ -55,11 +56,12 @@ def _way(template: Template) -> list[str]:
 
 def open_invocations(state: State, template: Template, principal: Principal, now: str) -> tuple[OpenInvocation, ...]:
     """The invocations that this caller may use now."""
-    by_id = {step.id: step for step in template.steps}
     out = []
     for item in state.invocations.values():
-        step = by_id.get(item.step_id)
-        if not isinstance(step, AgentStep) or not invocation_live(state, item.agent_invocation_id, principal, now):
+        if not invocation_live(state, item.agent_invocation_id, principal, now):
+            continue
+        step = step_named(template, item.step_id)
+        if not isinstance(step, AgentStep):
             continue
         out.append(
             OpenInvocation(
