@@ -263,7 +263,9 @@ async def test_no_run_goes_by_a_number_that_its_record_cannot_have(
         await charter.gate.handle(
             AGENT, StartWorkflow(template="governed-session", purpose="x", input={"amount": number})
         )
-    finish = CompleteStep(**ids, output={"summary": "Done.", "amount": [number]})
+    workflow, invocation = ids["workflow_id"], ids["agent_invocation_id"]
+    output = {"summary": "Done.", "amount": [number]}
+    finish = CompleteStep(workflow_id=workflow, agent_invocation_id=invocation, output=output)
     with pytest.raises(InvalidInput, match="not finite"):
         await charter.gate.handle(AGENT, finish)
     log = await charter.store.log("default", 0, 100)
