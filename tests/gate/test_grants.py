@@ -14,6 +14,7 @@ from charter.model.principal import Channel, Principal
 from charter.model.template import Template
 from charter.policies.shipped import shipped_sources
 from charter.server.evaluator import PolicySets
+from charter.store.port import Appended, Batch
 from charter.tools.runner import Runner
 from tests.gate.conftest import Open
 from tests.guarantees.upstream import Counting, Governed
@@ -173,6 +174,33 @@ async def test_two_runs_in_two_processes_cannot_both_take_the_last_use(opened: O
     assert statuses.count("succeeded") == 3
     assert statuses.count("pending_approval") == 5
     assert len(upstream.calls()) == 3
+    await one.check_record()
+
+
+@pytest.mark.guarantee("G3")
+async def test_a_call_that_looked_before_the_grant_was_taken_back_does_not_run_after_it(
+    opened: Open, upstream: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await opened(), await opened()
+    first, second = await one.session(case_id="case 7"), await other.session(case_id="case 7")
+    grant_id = await one.grant(first.workflow_id, WRITE, uses=3, case_id="case 7")
+    store = other.gate.parts.store
+    append, looked, revoked = store.append, asyncio.Event(), asyncio.Event()
+
+    async def late(batch: Batch) -> Appended:
+        looked.set()
+        await revoked.wait()
+        return await append(batch)
+
+    monkeypatch.setattr(store, "append", late)
+    call = asyncio.create_task(second.invoke(WRITE, what="a", value="1"))
+    await looked.wait()
+    await one.gate.handle(ANN, cmd.RevokeGrant(workflow_id=first.workflow_id, grant_id=grant_id))
+    revoked.set()
+    assert (await call).status == "pending_approval"
+    assert upstream.calls() == []
+    (standing,) = await one.queries.grants(ANN, first.workflow_id)
+    assert (standing.revoked, standing.uses_left) == (True, 3)
     await one.check_record()
 
 

@@ -22,7 +22,7 @@ from charter.model.plain_text import one_line
 from charter.model.policy import Decision, Facts
 from charter.model.principal import Principal
 from charter.model.times import later, unix_ms_of
-from charter.store.port import Store
+from charter.store.port import AlreadyClaimed, Claim, Store
 from charter.workflows.calls import denied
 from charter.workflows.draft import policy_event
 from charter.workflows.state import State
@@ -50,6 +50,8 @@ class Ahead:
 
 
 NOTHING_AHEAD: Final = Ahead()
+SCOPE: Final = "grant_use"
+"""Of the claims of a case's grants: each use once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Standing:
     given: ev.GrantGiven
     uses_left: int
     revoked: bool
+
+
+def use_key(grant_id: str, use: int) -> str:
+    """The claim's key of one use."""
+    return f"{grant_id}:{use}"
 
 
 def case_stream(case_id: str) -> str:
@@ -136,12 +143,27 @@ class CaseGrants:
         decision: Decision,
         ctx: CallContext,
     ) -> str:
-        """Take it back. Raises ``NotFound``."""
-        if command.grant_id not in await live_grants(self._gate.parts.store, principal.tenant, case_id):
-            raise NotFound(f"There is no live grant {command.grant_id}.")
-        revoked = ev.GrantRevoked(grant_id=command.grant_id, revoked_by=principal.id, comment=command.comment)
-        await self._record(principal, case_id, "GRANT_REVOKED", revoked, facts, decision, ctx)
-        return command.grant_id
+        """Take it back, and the next use with it: a call that has looked before and is recorded after this finds it gone.
+
+        Raises ``NotFound``.
+        """
+        store, grant_id = self._gate.parts.store, command.grant_id
+        while True:
+            given = (await live_grants(store, principal.tenant, case_id)).get(grant_id)
+            if given is None:
+                raise NotFound(f"There is no live grant {grant_id}.")
+            used = await _used(store, principal.tenant, grant_id, given.bounds.uses)
+            revoked = ev.GrantRevoked(
+                grant_id=grant_id,
+                revoked_by=principal.id,
+                comment=command.comment,
+                grant_use=used if used < given.bounds.uses else None,
+            )
+            try:
+                await self._record(principal, case_id, "GRANT_REVOKED", revoked, facts, decision, ctx)
+            except AlreadyClaimed:  # a call took that use meanwhile: there are fewer left each time
+                continue
+            return grant_id
 
     async def _record(
         self,
@@ -154,9 +176,12 @@ class CaseGrants:
         ctx: CallContext,
     ) -> None:
         events = [ev.Event(type="POLICY_DECISION", time="", data=policy_event(facts, decision))]
+        claims: tuple[Claim, ...] = ()
         if decision.verdict == "permit":
             events.append(ev.Event(type=kind, time="", data=data))
-        await self._gate.record_outside(principal, events, ctx, stream=case_stream(case_id))
+            if isinstance(data, ev.GrantRevoked) and data.grant_use is not None:
+                claims = (Claim(SCOPE, use_key(data.grant_id, data.grant_use), data.grant_id),)
+        await self._gate.record_outside(principal, events, ctx, stream=case_stream(case_id), claims=claims)
         if decision.verdict != "permit":
             raise denied(decision)
 
@@ -166,13 +191,15 @@ async def standing_grants(store: Store, state: State) -> list[Standing]:
     found = [Standing(item.given, item.uses_left, item.revoked) for item in state.grants.values()]
     if state.case_id is None:
         return found
-    live = await live_grants(store, state.tenant, state.case_id)
-    for stored in await store.load(state.tenant, case_stream(state.case_id)):
-        event = event_of(stored)
-        if event.type == "GRANT_GIVEN":
-            given = event.data
-            used = await _used(store, state.tenant, given.grant_id, given.bounds.uses)
-            found.append(Standing(given, given.bounds.uses - used, given.grant_id not in live))
+    events = [event_of(stored) for stored in await store.load(state.tenant, case_stream(state.case_id))]
+    revoked: dict[str, ev.GrantRevoked] = {
+        item.data.grant_id: item.data for item in events if item.type == "GRANT_REVOKED"
+    }
+    for given in (item.data for item in events if item.type == "GRANT_GIVEN"):
+        back = revoked.get(given.grant_id)
+        used = await _used(store, state.tenant, given.grant_id, given.bounds.uses)
+        used = used if back is None or back.grant_use is None else back.grant_use
+        found.append(Standing(given, given.bounds.uses - used, back is not None))
     return found
 
 
@@ -212,7 +239,7 @@ async def find_use(
         if covers(given.bounds, tool, arguments, now) and counts(given):
             used = await _used(store, state.tenant, grant_id, given.bounds.uses) + ahead.grants.get(grant_id, 0)
             if used < given.bounds.uses:
-                return Use(grant_id, given.given_by, ("grant_use", f"{grant_id}:{used}"))
+                return Use(grant_id, given.given_by, (SCOPE, use_key(grant_id, used)))
     return None
 
 
@@ -221,7 +248,7 @@ async def _used(store: Store, tenant: str, grant_id: str, most: int) -> int:
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2
-        if await store.claimed(tenant, "grant_use", f"{grant_id}:{middle}") is None:
+        if await store.claimed(tenant, SCOPE, use_key(grant_id, middle)) is None:
             high = middle
         else:
             low = middle + 1

@@ -14,6 +14,8 @@ import orjson
 from pydantic import ValidationError
 
 from charter.errors import CharterError, IntegrityError
+from charter.gate.grants import SCOPE as GRANT_USES
+from charter.gate.grants import use_key
 from charter.gate.loading import event_of
 from charter.gate.recording import listed
 from charter.model import events as ev
@@ -23,7 +25,7 @@ from charter.workflows.children import CLAIM as CHILD
 from charter.workflows.signals import run_key, tenant_key
 from charter.workflows.state import State, fold
 
-WHOLE_SCOPES = frozenset(("start", "approval", "grant_use", "signal", "template_ref", "template_published", "child"))
+WHOLE_SCOPES = frozenset(("start", "approval", GRANT_USES, "signal", "template_ref", "template_published", "child"))
 """Of these the log tells every claim there is. ``template`` holds texts, which their hash proves; a signal that a run could not
 read (``signal_run``) and the runs that signals start (``signal_start``, also kept as ``start``) claim more than it tells."""
 
@@ -126,8 +128,13 @@ def _of_call(_stream: str, data: ev.ToolInvoke, _time: str) -> Iterator[Claim]:
         return
     for approval_id in data.approval_ids:
         yield Claim("approval", approval_id, data.effect_id)
+    if data.grant_id is not None and data.grant_use is not None:
+        yield Claim(GRANT_USES, use_key(data.grant_id, data.grant_use), data.effect_id)
+
+
+def _of_revoking(_stream: str, data: ev.GrantRevoked, _time: str) -> Iterator[Claim]:
     if data.grant_use is not None:
-        yield Claim("grant_use", f"{data.grant_id}:{data.grant_use}", data.effect_id)
+        yield Claim(GRANT_USES, use_key(data.grant_id, data.grant_use), data.grant_id)
 
 
 def _of_delivery(stream: str, data: ev.SignalDelivered, time: str) -> Iterator[Claim]:
@@ -143,6 +150,7 @@ _CLAIMS: dict[str, Callable[[str, Any, str], Iterator[Claim]]] = {
     "TEMPLATE_PUBLISHED": _of_publishing,
     "CHILD_ENDED": _of_child,
     "TOOL_INVOKE": _of_call,
+    "GRANT_REVOKED": _of_revoking,
     "SIGNAL_DELIVERED": _of_delivery,
     "SIGNAL_RECEIVED": _of_signal,
 }

@@ -110,3 +110,7 @@ class GrantRevoked(Model):
     grant_id: str
     revoked_by: str
     comment: str | None = None
+    grant_use: int | None = Field(
+        default=None,
+        description="Of a case's grant, the next use, from 0: taken with it, so that no call under way takes it.",
+    )
