@@ -21,7 +21,7 @@ from charter.policies.shipped import shipped_sources
 TARGET = 1.5
 ROUNDS = 3_000
 TOOLS = 100
-CONTEXT = ("workflow_live", "invocation_live", "tool_allowed", "dry_run", "calls_used", "calls_budget")
+CONTEXT = ("workflow_live", "invocation_live", "tool_allowed", "dry_run")
 
 
 def _tools() -> list[ToolManifest]:
@@ -43,7 +43,7 @@ def _tools() -> list[ToolManifest]:
 
 
 def _facts(call: int) -> Facts:
-    """A permitted read: each call has another workflow position, as in life, so no two requests are equal."""
+    """A permitted read, each of another workflow, so that no two requests are equal and none can be remembered."""
     tool = ToolFacts(
         name=f"casebook__tool_{call % TOOLS}", server="casebook", risk="low", side_effects="none", idempotent=True
     )
@@ -74,7 +74,7 @@ def _bare(policies: PolicySet, facts: Facts) -> Callable[[], Any]:
     active = policies.active
     both = active.passes("tool.invoke").both
     context = facts.model_dump(include={*CONTEXT, *active.optional}, exclude_none=True)
-    context |= {"approved": [], "granted": False}
+    context |= {"approved": [], "granted": False, "within_budget": True}
     action = f"tool.invoke:{facts.resource_id}"
     group = {"type": "Charter::Action", "id": "tool.invoke"}
     tool = facts.tool.model_dump() if facts.tool else {}
@@ -124,6 +124,7 @@ def run() -> dict[str, Any]:
         bare()
     ours: list[int] = []
     theirs: list[int] = []
+    again: list[int] = []
     for facts, bare in zip(calls, bares, strict=True):
         start = time.perf_counter_ns()
         evaluate(policies, facts)
@@ -131,6 +132,9 @@ def run() -> dict[str, Any]:
         bare()
         theirs.append(time.perf_counter_ns() - middle)
         ours.append(middle - start)
+        start = time.perf_counter_ns()
+        evaluate(policies, facts.model_copy(update={"calls_used": facts.calls_used + 1}))
+        again.append(time.perf_counter_ns() - start)
     ratio = _percentile(ours, 0.5) / _percentile(theirs, 0.5)
     return {
         "name": "decisions",
@@ -138,6 +142,7 @@ def run() -> dict[str, Any]:
         "tools": TOOLS,
         "evaluate_p50_us": round(_percentile(ours, 0.5), 1),
         "evaluate_p99_us": round(_percentile(ours, 0.99), 1),
+        "again_p50_us": round(_percentile(again, 0.5), 1),
         "bare_p50_us": round(_percentile(theirs, 0.5), 1),
         "bare_p99_us": round(_percentile(theirs, 0.99), 1),
         "ratio_p50": round(ratio, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -256,13 +257,55 @@ def test_an_error_in_any_policy_denies(authorise: str, obligations: str) -> None
         call(resource_type="Workflow"),
         call(action="approval.decide", resource_type="Approval", resource_id="appr_1"),
         call(principal=Principal(id="\ud800", kind="agent")),
-        call(calls_used=2**63),
-        call(calls_used=2**200),
     ],
 )
 def test_what_cannot_be_asked_is_denied(request_: Facts) -> None:
     decision = evaluate(policies(OPEN), request_)
     assert (decision.verdict, decision.code) == ("deny", "policy_error")
+
+
+@pytest.mark.parametrize("count", [2**63, 2**200])
+def test_a_count_that_cedar_cannot_hold_is_denied_where_policies_read_it(count: int) -> None:
+    reads = policies(OPEN + '@id("few") forbid (principal, action, resource) when { context.calls_budget < 3 };')
+    assert evaluate(reads, call()).verdict == "permit"
+    decision = evaluate(reads, call(calls_used=count))
+    assert (decision.verdict, decision.code) == ("deny", "policy_error")
+
+
+@given(st.lists(facts, min_size=2, max_size=4), st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_was_answered_before_changes_no_answer(requests: list[Facts], data: st.DataObject) -> None:
+    """A set that has answered much says of each request what a set says that was never asked."""
+    order = data.draw(st.permutations([*requests, *requests]))
+    for request in order:
+        SHIPPED.active.ask.cache_clear()  # type: ignore[attr-defined]
+        anew = evaluate(SHIPPED, request)
+        for other in order:
+            evaluate(SHIPPED, other)
+        assert evaluate(SHIPPED, request) == anew
+
+
+def test_a_call_that_comes_again_is_not_put_to_cedar_again_unless_its_arguments_are_judged() -> None:
+    def asked_for(loaded: PolicySet, **changes: Any) -> int:
+        before = loaded.active.ask.cache_info().misses  # type: ignore[attr-defined]
+        assert evaluate(loaded, call(**changes)).verdict == "permit"
+        return int(loaded.active.ask.cache_info().misses - before)  # type: ignore[attr-defined]
+
+    unread = policies(OPEN, "", manifest(READ.name, path={"type": "string"}))
+    assert [asked_for(unread, input={"path": path}, calls_used=used) for used, path in enumerate("aab")] == [1, 0, 0]
+    assert asked_for(unread, dry_run=True) == 1
+
+    reading = (
+        OPEN
+        + f"""@id("secrets") forbid (principal, action == Charter::Action::"tool.invoke:{READ.name}", resource)
+        when {{ context.input has path && context.input.path like "secret/*" }};"""
+    )
+    read = policies(reading, "", manifest(READ.name, path={"type": "string"}))
+    assert asked_for(read, input={"path": "open/a"}) == 0  # it is not remembered at all
+    assert evaluate(read, call(input={"path": "secret/a"})).verdict == "deny"
+    counting = policies(OPEN + '@id("few") forbid (principal, action, resource) when { context.calls_used >= 2 };')
+    assert [asked_for(counting, calls_used=used) for used in (0, 1, 0)] == [1, 1, 0]
+    assert evaluate(counting, call(calls_used=2)).verdict == "deny"
 
 
 def test_ids_are_data_and_never_policy_text() -> None:

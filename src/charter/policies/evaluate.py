@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import cedarpy
 import orjson
@@ -17,7 +16,7 @@ import orjson
 from charter.model.next_steps import NOT_PERMITTED
 from charter.model.policy import Decision, Facts
 from charter.policies import floor, requests
-from charter.policies.inputs import UnrepresentableError
+from charter.policies.inputs import InputType, UnrepresentableError
 from charter.policies.notes import Policy
 from charter.policies.policy_set import Compiled, PolicySet
 
@@ -42,7 +41,7 @@ def evaluate_trial(policies: PolicySet, facts: Facts) -> Decision | None:
 def _decide(compiled: Compiled, set_hash: str, facts: Facts) -> Decision:
     try:
         requests.check(facts)
-        request, entities = request_of(compiled, facts)
+        answer = _answer(compiled, facts)
     except requests.IncompleteError as problem:
         return _error(set_hash, f"The facts are incomplete: {problem}.", ())
     except UnrepresentableError as problem:
@@ -50,8 +49,6 @@ def _decide(compiled: Compiled, set_hash: str, facts: Facts) -> Decision:
     except (ValueError, TypeError, orjson.JSONEncodeError, RecursionError):
         # No text of the error: it may quote an argument.
         return _error(set_hash, "The request cannot be put to the policies as it is.", ())
-    passes = compiled.passes(request["action"]["id"])
-    answer = _ask(request, passes.both, entities, compiled.schema)
     if answer is None:
         return _error(set_hash, "The request does not fit what policies may speak of.", ())
     errors, reasons = answer.diagnostics.errors, answer.diagnostics.reasons
@@ -68,28 +65,20 @@ def _decide(compiled: Compiled, set_hash: str, facts: Facts) -> Decision:
     return compiled.answer(set_hash, frozenset(permits), frozenset(reasons).difference(permits))
 
 
-def request_of(compiled: Compiled, facts: Facts) -> tuple[dict[str, Any], cedarpy.Entities]:
-    """The Cedar request behind these facts. Raises what ``_decide`` catches."""
+def _answer(compiled: Compiled, facts: Facts) -> cedarpy.AuthzResult | None:
+    """What Cedar answers; remembered for a request that comes again to the letter. Raises what ``_decide`` catches."""
+    key, context, typed = asked(compiled, facts)
+    return (compiled.ask if typed is None else compiled.ask_anew)(key, context)
+
+
+def asked(compiled: Compiled, facts: Facts) -> tuple[requests.EntityKey, str, InputType | None]:
+    """What the Cedar request behind these facts is made of, and the type of its arguments where policies speak of them.
+
+    Raises what ``_decide`` catches.
+    """
     action = requests.action_id(facts, compiled.tools)
     typed = compiled.inputs.get(facts.resource_id) if action != facts.action else None
-    request = {
-        "principal": {"type": f"Charter::{requests.KINDS[facts.principal.kind]}", "id": facts.principal.id},
-        "action": {"type": "Charter::Action", "id": action},
-        "resource": {"type": f"Charter::{facts.resource_type}", "id": facts.resource_id},
-        "context": requests.context(facts, compiled.optional, compiled.keys, typed),
-    }
-    return request, compiled.entities(requests.entity_key(facts, action))
-
-
-def _ask(
-    request: dict[str, Any], policies: cedarpy.PolicySet, entities: cedarpy.Entities, schema: cedarpy.Schema
-) -> cedarpy.AuthzResult | None:
-    """Cedar's answer, or None where it has none: the request does not fit the schema."""
-    try:
-        answer = cedarpy.is_authorized(request, policies, entities, schema)
-    except (ValueError, TypeError):
-        return None
-    return None if answer.decision is cedarpy.Decision.NoDecision else answer
+    return requests.entity_key(facts, action), requests.context(facts, compiled.optional, compiled.keys, typed), typed
 
 
 def _denied(compiled: Compiled, set_hash: str, facts: Facts, forbids: Sequence[str]) -> Decision:

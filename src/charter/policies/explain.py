@@ -12,7 +12,7 @@ from cedarpy import pst
 from charter.model.base import Model
 from charter.model.policy import Decision, Facts
 from charter.policies import requests, syntax
-from charter.policies.evaluate import evaluate, request_of
+from charter.policies.evaluate import asked, evaluate
 from charter.policies.inputs import UnrepresentableError
 from charter.policies.notes import Policy
 from charter.policies.policy_set import Compiled, PolicySet
@@ -75,7 +75,8 @@ def explain(policies: PolicySet, facts: Facts) -> Explanation:
     compiled = policies.trial or policies.active
     try:
         requests.check(facts)
-        request, entities = request_of(compiled, facts)
+        key, context, _ = asked(compiled, facts)
+        request, entities = requests.request(key, context), compiled.entities(key)
     except (requests.IncompleteError, UnrepresentableError, ValueError, TypeError):
         return Explanation(decision=decision, notes=())
     asking = _Asking(compiled, request, entities)

@@ -73,7 +73,9 @@ class Compiled:
 
     ``passes`` gives the handles for an action, holding only the policies whose scope can match it: another one can
     neither apply nor fail, and costs time. ``optional`` are the optional context attributes of which some policy
-    speaks. ``order`` is the order of the texts. The callables are pure functions of values: no cache goes stale.
+    speaks. ``order`` is the order of the texts. ``ask`` is Cedar's answer to a request, given its entities' key and its
+    context, None where the request does not fit the schema; ``ask_anew`` remembers none, for contexts that hold arguments.
+    The callables are pure functions of values: no cache goes stale.
     """
 
     schema: cedarpy.Schema
@@ -85,6 +87,8 @@ class Compiled:
     order: Mapping[str, int]
     passes: Callable[[str], Passes]
     entities: Callable[[requests.EntityKey], cedarpy.Entities]
+    ask: Callable[[requests.EntityKey, str], cedarpy.AuthzResult | None]
+    ask_anew: Callable[[requests.EntityKey, str], cedarpy.AuthzResult | None]
     answer: Callable[[str, frozenset[str], frozenset[str]], Decision]
     possible: Callable[[str, requests.EntityKey], bool]
 
@@ -238,27 +242,49 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
     used = _inputs_used(policies, inputs)
     by_id = {policy.id: policy for policy in policies}
     order = {policy.id: index for index, policy in enumerate(policies)}
+    optional = _spoken_of(policies)
+    text = schema.schema_text({name: used.get(name) for name in inputs}, counts=requests.COUNTS[0] in optional)
+    handle = _schema(text)
     entities = lru_cache(maxsize=2048)(requests.entities)
     passes = _passes_by_action(policies)
+
+    def ask(key: requests.EntityKey, context: str) -> cedarpy.AuthzResult | None:
+        request, known, both = requests.request(key, context), entities(key), passes(key.action).both
+        try:
+            answer = cedarpy.is_authorized(request, both, known, handle)
+        except (ValueError, TypeError):
+            return None
+        return None if answer.decision is cedarpy.Decision.NoDecision else answer
+
     return Compiled(
-        schema=_schema(schema.schema_text({name: used.get(name) for name in inputs})),
+        schema=handle,
         tools=frozenset(inputs),
         inputs=used,
         keys=tuple(
             approvals.wanted(key) for key in sorted({k for p in policies for k in approvals.keys_of(p.template)})
         ),
-        optional=tuple(
-            name for name in requests.OPTIONAL if any(syntax.speaks_of_context(p.template, name) for p in policies)
-        ),
+        optional=optional,
         policies=by_id,
         order=order,
         passes=passes,
         entities=entities,
+        ask=lru_cache(maxsize=4096)(ask),
+        ask_anew=ask,
         answer=lru_cache(maxsize=1024)(partial(answers.permitted, by_id, order)),
         possible=lru_cache(maxsize=4096)(
             lambda action, key: possible(passes(action).authorise, entities(key), action, key)
         ),
     )
+
+
+def _spoken_of(policies: Sequence[Policy]) -> tuple[str, ...]:
+    """The optional context attributes of which some policy speaks; of the counts both or neither, as the schema has them."""
+
+    def some(*names: str) -> bool:
+        return any(syntax.speaks_of_context(policy.template, name) for policy in policies for name in names)
+
+    spoken = tuple(name for name in requests.OPTIONAL if some(name))
+    return (*spoken, *requests.COUNTS) if some(*requests.COUNTS) else spoken
 
 
 def _passes_by_action(policies: Sequence[Policy]) -> Callable[[str], Passes]:

@@ -129,12 +129,23 @@ OPTIONAL = (
     "schedule",
     "delegate_to",
 )
+COUNTS = ("calls_used", "calls_budget")
+
+
+def request(key: EntityKey, context: str) -> dict[str, Any]:
+    """The request as Cedar takes it."""
+    return {
+        "principal": {"type": f"Charter::{KINDS[key.principal.kind]}", "id": key.principal.id},
+        "action": {"type": "Charter::Action", "id": key.action},
+        "resource": {"type": f"Charter::{key.resource_type}", "id": key.resource_id},
+        "context": context,
+    }
 
 
 def context(
     facts: Facts, optional: tuple[str, ...], keys: tuple[approvals.Wanted, ...], action_input: InputType | None
 ) -> str:
-    """The context as JSON text, with those of the ``optional`` attributes that are known.
+    """The context as JSON text, with those of the ``optional`` attributes (``OPTIONAL``, ``COUNTS``) that are known.
 
     Raises :class:`UnrepresentableError` for arguments that their type does not fit.
     """
@@ -143,8 +154,7 @@ def context(
         "invocation_live": facts.invocation_live,
         "tool_allowed": facts.tool_allowed,
         "dry_run": facts.dry_run,
-        "calls_used": facts.calls_used,
-        "calls_budget": facts.calls_budget,
+        "within_budget": facts.calls_used < facts.calls_budget,
         "granted": facts.grant_id is not None,
         "approved": _approved(facts, keys) if facts.approvals else (),
     }

@@ -14,7 +14,7 @@ from charter.model.policy import Action
 from charter.model.tool import ToolManifest
 from charter.policies.inputs import InputType, Record, Scalar, SetOf, input_type
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INVOKE = "tool.invoke"
 
 RESOURCES: Mapping[str, tuple[str, ...]] = {
@@ -65,9 +65,12 @@ _CONTEXT = """\
     workflow_id?: String, workflow_live: Bool, workflow_owner?: String, workflow_started_by?: String,
     agent_invocation_id?: String, invocation_live: Bool, template?: String, step_id?: String,
     purpose?: String, case_id?: String, tool_allowed: Bool, dry_run: Bool,
-    calls_used: Long, calls_budget: Long, approved: Set<String>, granted: Bool,
+    within_budget: Bool, approved: Set<String>, granted: Bool,
     channel?: String, verdict?: String, delegate_to?: String, signal_type?: String, signal_source?: String,
     schedule?: String"""
+
+_COUNTS = """,
+    calls_used: Long, calls_budget: Long"""
 
 _PRINCIPALS = "[Human, Agent, Service]"
 
@@ -87,12 +90,13 @@ def input_types(tools: Iterable[ToolManifest]) -> dict[str, Record | None]:
     return {tool.name: input_type(tool.input_schema) for tool in tools}
 
 
-def schema_text(inputs: Mapping[str, Record | None]) -> str:
-    """The Cedar schema for tools with these inputs."""
-    lines = ["namespace Charter {", _ENTITIES, "  type Call = {", _CONTEXT, "  };", ""]
+def schema_text(inputs: Mapping[str, Record | None], *, counts: bool = True) -> str:
+    """The Cedar schema for tools with these inputs; without ``counts`` requests do not say how many calls were made."""
+    call = _CONTEXT + (_COUNTS if counts else "")
+    lines = ["namespace Charter {", _ENTITIES, "  type Call = {", call, "  };", ""]
     lines += [_action(action, RESOURCES[action], "Call") for action in get_args(Action)]
     for tool, typed in inputs.items():
-        context = "Call" if typed is None else f"{{\n{_CONTEXT},\n    input: {_render(typed)}\n  }}"
+        context = "Call" if typed is None else f"{{\n{call},\n    input: {_render(typed)}\n  }}"
         lines.append(_action(tool_action(tool), ("Tool",), context, group=INVOKE))
     lines.append("}")
     return "\n".join(lines) + "\n"
