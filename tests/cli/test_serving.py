@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import anyio
 import httpx2
 import pytest
 
+from charter.cli import serving
+from charter.server.settings_model import Settings
 from tests import forked
 from tests.cli.support import PYTHON, Project, environment, until
 from tests.cli.test_first_minutes import call
@@ -155,3 +158,15 @@ def test_the_entry_for_each_client_names_this_charter_and_holds_no_token(project
     assert "Put this into" in http.out
     assert project.here("mcp-config", "--client", "emacs").code == 2
     assert project.here("mcp-config", "--client", client, "--http", "--stdio").code == 2
+
+
+def test_collections_of_garbage_pass_over_what_is_loaded_when_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "note", lambda _: None)
+    kept = [{"n": n} for n in range(1000)]
+    before = gc.get_freeze_count()
+    serving._ready(Settings(), "http://127.0.0.1:8420/mcp")
+    try:
+        assert gc.get_freeze_count() - before > len(kept)
+        assert not any(kept[0] is found for found in gc.get_objects())
+    finally:
+        gc.unfreeze()

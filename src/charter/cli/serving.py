@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -138,7 +139,16 @@ async def _drain(charter: Charter) -> None:
     await charter.drain()
 
 
+def _keep_what_is_loaded() -> None:
+    """What is there when it begins to serve stays to the end, so no collection of garbage looks at it again.
+
+    Each would take a tenth of a second, in which no call goes on and no timer fires.
+    """
+    gc.freeze()
+
+
 def _ready(config: Settings, url: str) -> None:
+    _keep_what_is_loaded()
     note(f"Charter serves MCP at {url}")
     if config.server.anonymous:
         note(f"  no token needed: the caller is {config.stdio.agent} (loopback only)")
@@ -174,6 +184,7 @@ async def _serve_stdio(config: Settings) -> None:
     async with running(config) as charter:
         door, acting = _door(charter, stdio=True), f" for {config.stdio.acts_for}" if config.stdio.acts_for else ""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, endable_stdin(client_left) as end:
+            _keep_what_is_loaded()
             note(f"Charter serves MCP on standard input and output; the caller is {config.stdio.agent}{acting}.")
             async with anyio.create_task_group() as tasks:
 

@@ -1,8 +1,8 @@
 """The embedded engine: drives runs over time in the server's own process.
 
-It looks only at what is due (an indexed query), sleeps until the next due time, and wakes when a run moved, in this process
-or in another one on the same store. Everything it does is a command through the gate; the log alone says what is left to
-do, so a restart needs nothing but the store.
+It looks only at what is due or soon will be (an indexed query), sets an alarm for each of the latter, sleeps until there is
+more to see, and wakes when a run moved, in this process or in another one on the same store. Everything it does is a command
+through the gate; the log alone says what is left to do, so a restart needs nothing but the store.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from charter.engine.alarms import Alarms
+from charter.engine.turns import Turns
 from charter.errors import CharterError
 from charter.gate import Gate
 from charter.gate.parts import NO_CONTEXT
@@ -33,9 +35,16 @@ WATCH_SECONDS = 0.25
 STUCK_SECONDS = 5.0
 """A run that is due and does not move is looked at again after this long."""
 
+AHEAD_MS = 250
+"""What falls due within so many milliseconds has an alarm of its own already when its time comes."""
+
 BATCH = 100
 MOST_AT_ONCE = 1_000
 """So many runs are looked at or wait for a slot; the others wait on disk."""
+
+BEGUN_A_TURN = 16
+"""So many are begun in one turn of the event loop, that a burst of them and what callers want go on side by side."""
+
 RELAY_EVENTS = 10_000
 
 _MOVES = frozenset(
@@ -56,6 +65,8 @@ class EmbeddedEngine:
         self._store = gate.parts.store
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(steps_at_once)
+        self._turns = Turns(BEGUN_A_TURN)
+        self._alarms = Alarms(gate.parts.clock, self._ring)
         self._tasks: set[asyncio.Task[None]] = set()
         self._driving: dict[Due, asyncio.Task[None]] = {}
         """Those of the tasks that have begun no call yet: a run whose call goes on may be due again meanwhile."""
@@ -95,12 +106,13 @@ class EmbeddedEngine:
             while True:
                 self._wake.clear()
                 try:
-                    token = await self._sleep(token, await self._drive_due())
+                    token = await self._sleep(token, await self._drive_due(AHEAD_MS))
                 except CharterError as error:  # a store that does not answer now will answer again
                     logger.warning("the engine waits for the store: %s", error.error_code)
                     await asyncio.sleep(1)
         finally:
             self._gate.driving.carrier = None
+            self._alarms.clear()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,27 +129,40 @@ class EmbeddedEngine:
         """Tell this process's watchers of other processes' commits while ``wanted`` says so."""
         self._relay_wanted = wanted
 
-    async def _drive_due(self) -> int | None:
-        """Take on what is due; answers when more will be, by the gate's clock, or None when somebody will tell."""
+    async def _drive_due(self, ahead_ms: int = 0) -> int | None:
+        """Take on what is due, and set alarms for what will be so soon.
+
+        Answers when there will be more to see, by the gate's clock, or None when somebody will tell.
+        """
         await self._gate.effects.record_left()
-        if self._gate.under_way.stopping or len(self._driving) >= MOST_AT_ONCE:
+        if self._gate.under_way.stopping or len(self._driving) > MOST_AT_ONCE - BATCH:
             return None
         now = self._gate.parts.clock()
         clock = asyncio.get_running_loop().time()
         self._resting = {due: until for due, until in self._resting.items() if until > clock}
         most = BATCH + len(self._driving) + len(self._resting)
-        found = await self._store.due(rfc3339(now), most)
+        reached, horizon = rfc3339(now), rfc3339(now + ahead_ms)
+        found = await self._store.due(horizon, most)
+        known = self._driving.keys() | self._resting.keys()
+        self._alarms.set(due for due in found if due.wake_at > reached and due not in known)
         for due in found:
-            if due not in self._driving and due not in self._resting:
-                task = asyncio.create_task(self._drive(due))
-                self._driving[due] = task
-                self._tasks.add(task)
-                task.add_done_callback(partial(self._done, due))
+            if due.wake_at <= reached and due not in known:
+                self._begin(due, rests=True)
         if len(found) == most:
-            return now
+            return max(now, unix_ms_of(found[-1].wake_at))
         # Those that are due already are driven or rest: each tells of its end, so nobody asks for them again.
-        next_wake = await self._store.next_wake(rfc3339(now))
-        return None if next_wake is None else unix_ms_of(next_wake)
+        next_wake = await self._store.next_wake(horizon)
+        return None if next_wake is None else unix_ms_of(next_wake) - ahead_ms
+
+    def _ring(self, due: Due) -> None:
+        if due not in self._driving:
+            self._begin(due, rests=False)  # somebody may have been here before: then it need not be due any more
+
+    def _begin(self, due: Due, *, rests: bool) -> None:
+        task = asyncio.create_task(self._drive(due, rests))
+        self._driving[due] = task
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, due))
 
     def _done(self, due: Due, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -170,15 +195,16 @@ class EmbeddedEngine:
 
     # -- what is due
 
-    async def _drive(self, due: Due) -> None:
+    async def _drive(self, due: Due, rests: bool) -> None:
         try:
+            await self._turns.enter()
             before = await self._store.version(due.tenant, due.workflow_id)
             await self._advance(due)
             moved = await self._store.version(due.tenant, due.workflow_id) != before
         except Exception as error:
             self._told_of(due.workflow_id, error)
             moved = False
-        if not moved:
+        if rests and not moved:
             self._resting[due] = asyncio.get_running_loop().time() + STUCK_SECONDS
 
     def _told_of(self, workflow_id: str, error: Exception) -> None:

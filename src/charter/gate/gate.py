@@ -208,7 +208,7 @@ class Gate:
             return True
         batch = batch_of(draft, before, principal, self.parts.sealer, ctx.trace_id)
         try:
-            _, cancelled = await uninterrupted(self._append(batch))
+            cancelled = await self._append(batch)
         except (VersionConflict, AlreadyClaimed):
             self.states.forget(before.tenant, before.workflow_id)
             return False
@@ -228,13 +228,15 @@ class Gate:
         with self.parts.tracing.inner_span(STORE_LOAD):
             return await self.states.fresh(tenant, workflow_id)
 
-    async def _append(self, batch: Batch) -> None:
+    async def _append(self, batch: Batch) -> asyncio.CancelledError | None:
+        """Answers the cancellation that came meanwhile: the batch is on disk all the same."""
         moved: Conflict | None = None
+        cancelled: asyncio.CancelledError | None = None
         with self.parts.tracing.inner_span(STORE_APPEND, {Attr.EVENTS: len(batch.events)}) as span:
             if span.is_recording():
                 span.set_attribute(Attr.EVENT_TYPES, [event.type for event in batch.events])
             try:
-                await self.parts.store.append(batch)
+                _, cancelled = await uninterrupted(self.parts.store.append(batch))
             except (
                 VersionConflict,
                 AlreadyClaimed,
@@ -243,6 +245,7 @@ class Gate:
                 span.set_attribute(Attr.ERROR, conflict.error_code)
         if moved is not None:
             raise moved
+        return cancelled
 
     def _tell(self, batch: Batch) -> None:
         types = [event.type for event in batch.events]
@@ -309,8 +312,10 @@ class Gate:
             for event in events
         )
         batch = Batch(tenant=principal.tenant, stream=stream, expected_version=None, events=recorded, claims=claims)
-        await self._append(batch)
+        cancelled = await self._append(batch)
         self._tell(batch)
+        if cancelled is not None:
+            raise cancelled
 
     # -- effects go on over several messages where an upstream asks for input
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -13,17 +13,18 @@ T = TypeVar("T")
 _carried: Final[set[asyncio.Task[Any]]] = set()
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+async def uninterrupted(work: Awaitable[T]) -> tuple[T, asyncio.CancelledError | None]:
     """Carry ``work`` through whatever happens to the caller; answers its result and the cancellation that came meanwhile.
 
     The caller puts its books in order and then raises the cancellation, if there is one. Work that is itself part of such work
-    is carried already: nobody else knows its task.
+    is carried already: nobody else knows its task. A future needs no task, which would take two turns of the event loop.
     """
     if asyncio.current_task() in _carried:
         return await work, None
-    task = asyncio.create_task(work)
-    _carried.add(task)
-    task.add_done_callback(_carried.discard)
+    task = asyncio.ensure_future(work)
+    if isinstance(task, asyncio.Task):
+        _carried.add(task)
+        task.add_done_callback(_carried.discard)
     cancelled: asyncio.CancelledError | None = None
     try:
         await _end_of(task)
@@ -38,7 +39,7 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.Cancel
     return task.result(), cancelled
 
 
-async def _regardless(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+async def _regardless(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     """Wait for the end. The shield is for cancelled scopes, which say so again at each wait; a task is told once."""
     last: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
@@ -50,7 +51,7 @@ async def _regardless(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
     return last
 
 
-def _end_of(task: asyncio.Task[Any]) -> asyncio.Future[None]:
+def _end_of(task: asyncio.Future[Any]) -> asyncio.Future[None]:
     """Done when the task is. Unlike an await of the task itself, a cancellation of this wait does not reach into it.
 
     ``asyncio.wait`` does the same at several times the cost, and every governed call waits here twice.

@@ -10,7 +10,7 @@ Errors: ``VersionConflict`` (the stream moved: load and decide again), ``Already
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -179,6 +179,7 @@ class Due:
 
     tenant: str
     workflow_id: str
+    wake_at: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +241,8 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def append(self, batch: Batch) -> Appended:
-        """Append atomically and durably; see the module's text for the errors.
+    def append(self, batch: Batch) -> Awaitable[Appended]:
+        """Append atomically and durably, when it is awaited; see the module's text for the errors.
 
         ``InvalidInput`` when a part has no canonical form. A caller cancelled meanwhile does not know whether it was written.
         """
@@ -325,7 +326,9 @@ class Store(Protocol):
         """True when this process has the duty now; it keeps it until it ends, however it ends, and nobody else has it."""
         ...
 
-    async def due(self, now: str, limit: int) -> list[Due]: ...
+    async def due(self, now: str, limit: int) -> list[Due]:
+        """The workflows whose ``wake_at`` is not later than ``now``, the earliest first."""
+        ...
 
     async def next_wake(self, after: str = "") -> str | None:
         """The earliest ``wake_at`` later than ``after``, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,11 +120,11 @@ class SqliteStore:
 
     # --- the log
 
-    async def append(self, batch: Batch) -> Appended:
+    def append(self, batch: Batch) -> Awaitable[Appended]:
         # Bad JSON is refused here, before anything is queued; the writer's thread only fills in two numbers.
         tenant, stream = batch.tenant, batch.stream
         drafts = [draft_leaf(tenant, stream, event) for event in batch.events]
-        return await self._writer.append(batch, drafts)
+        return self._writer.append(batch, drafts)
 
     async def load(
         self, tenant: str, stream: str, after_version: int = 0, limit: int | None = None
@@ -288,7 +288,7 @@ class SqliteStore:
 
     async def due(self, now: str, limit: int) -> list[Due]:
         sql = (
-            "SELECT tenant, workflow_id FROM workflows WHERE wake_at <= ? ORDER BY wake_at LIMIT ?"  # read off an index
+            "SELECT tenant, workflow_id, wake_at FROM workflows WHERE wake_at <= ? ORDER BY wake_at LIMIT ?"  # by index
         )
         rows = self._readers.few(sql, (now, limit)) if limit <= _HERE else await self._readers.many(sql, (now, limit))
         return [Due(*row) for row in rows]
