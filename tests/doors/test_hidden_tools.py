@@ -8,7 +8,11 @@ import pytest
 from mcp import Client
 
 from tests.doors.calls import ERAS, call, code, start
+from tests.doors.test_call_lane import LANE, TRANSPORT, message, post
+from tests.doors.test_http import Served, keys, served
 from tests.support import AGENT, Harness
+
+__all__ = ["keys", "served"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("era", ERAS)]
 
@@ -55,3 +59,24 @@ async def test_who_holds_the_role_meets_the_tool_as_it_is(charter: Harness, era:
         ids = await start(client)
         assert not (await call(client, HIDDEN, **ids)).is_error
         assert code(await call(client, HIDDEN)) == "workflow_required"
+
+
+async def test_not_even_by_the_headers_that_its_arguments_are_repeated_in(
+    charter: Harness, served: Served, monkeypatch: pytest.MonkeyPatch, era: str
+) -> None:
+    """2026-07-28 has some arguments repeated in headers; a call without them is refused before any tool is looked for."""
+    names = {"every__region": "every__regions"}
+    kept = charter.gate.parts.tools.find("every__region")
+    assert kept is not None
+    only = kept.model_copy(update={"roles": ("bookkeeper",)})
+    find = charter.gate.parts.tools.find
+    monkeypatch.setattr(charter.gate.parts.tools, "find", lambda name: only if name == kept.name else find(name))
+    for accept in (LANE, TRANSPORT):
+        for arguments in ({}, {"region": "eu"}):
+            for headers in ({}, {"mcp_param_region": "us"}, {"mcp_param_region": "eu"}):
+                told = []
+                for name in (kept.name, names[kept.name]):
+                    response = await post(served, accept, message(name, arguments), **headers)
+                    told.append((response.status_code, without_name(response.json(), name), len(response.headers)))
+                assert told[0] == told[1], (accept, arguments, headers)
+                assert "unknown_tool" in told[0][1]["said"]

@@ -121,12 +121,12 @@ class CallLane:
                 return
             user = found[1]
         messages = await body_messages(receive, self._limit)
-        call = self._read(b"".join(message.get("body", b"") for message in messages), headers)
-        if call is None:
-            await self._app(scope, again(messages, receive), send)
-            return
         token = auth_context_var.set(user)
         try:
+            call = self._read(b"".join(message.get("body", b"") for message in messages), headers)
+            if call is None:
+                await self._app(scope, again(messages, receive), send)
+                return
             await self._serve(call, scope, receive, _Answer(send, self._ping_seconds))
         finally:
             auth_context_var.reset(token)

@@ -83,10 +83,14 @@ class Tools:
     def header_schema(self, name: str) -> JsonObject | None:
         """The listed schema of a governed tool that wants arguments repeated in HTTP headers; None for all others.
 
-        The transport asks this for each call, before anything else, so it must be cheap.
+        The transport asks this for each call, before anything else, so it must be cheap. Of a tool that is hidden from the
+        caller it must not tell by a refusal that there is one.
         """
         manifest = None if name in self._verbs else self._door.gate.parts.tools.find(name)
-        return self._door.governed.of(manifest).header_schema if manifest is not None else None
+        schema = self._door.governed.of(manifest).header_schema if manifest is not None else None
+        if schema is None or self._door.queries.hidden(self._door.principal_of(None), name):
+            return None
+        return schema
 
     async def call(self, ctx: Context, params: CallToolRequestParams) -> JsonObject:
         """``tools/call``. What goes wrong is an error result; cancellation passes through to the upstream.

@@ -17,8 +17,8 @@ from charter.server.mcp.catalog import INSTRUCTIONS, OwnTool, own_tools
 from charter.server.mcp.listing import GovernedListing
 from charter.server.telemetry import current_trace_id
 
-PrincipalOf = Callable[[ServerRequestContext[Any, Any]], Principal]
-"""Who sent this request, from its verified credential. Raises ``Unauthenticated``."""
+PrincipalOf = Callable[[ServerRequestContext[Any, Any] | None], Principal]
+"""Who sent this request, from its verified credential (None: the transport still looks at it). Raises ``Unauthenticated``."""
 
 TRACE_KEYS: Final = ("traceparent", "tracestate", "baggage")
 _TRACE_LIMIT: Final = 8192
