@@ -128,6 +128,7 @@ def test_an_amount_that_is_a_text_or_not_there_is_an_error_and_no_permission(amo
         ("steps/0/config/if_true", "skip_to:-1", "/steps/0/config/if_true", "out of range"),
         ("steps/1/config/if_false", "skip_to:0", "/steps/1/config/if_false", "backwards"),
         ("steps/1/config/if_false", "skip_to:1", "/steps/1/config/if_false", "to itself"),
+        ("steps/0/config/if_true", "skip_to:\u0664", "/steps/0/config/if_true", "no branch that is known"),
         ("steps/1/config/if_true", "explode", "/steps/1/config/if_true", "no branch that is known"),
         ("steps/1/config/if_true", "skip_to:3", "/steps/2", "can never run"),
         ("steps/0/type", "teleport", "/steps/0/type", "not known"),
@@ -146,6 +147,10 @@ def test_an_amount_that_is_a_text_or_not_there_is_an_error_and_no_permission(amo
         ("steps/4/config/parms", {}, "/steps/4/config/parms", "not known"),
         ("trigger_config/conditions/0/op", "resembles", "/trigger_config/conditions/0/op", "operator"),
         ("trigger_config/conditions/0/value", ..., "/trigger_config/conditions/0/value", "needs a"),
+        ("trigger_config/conditions/1/value", "1000", "/trigger_config/conditions/1/value", "in quotes"),
+        ("trigger_config/conditions/1/value", " -1,000.5e3", "/trigger_config/conditions/1/value", "in quotes"),
+        ("trigger_config/conditions/1/value", None, "/trigger_config/conditions/1/value", "needs a number"),
+        ("trigger_config/conditions/1/value", True, "/trigger_config/conditions/1/value", "needs a number"),
         ("trigger_config/conditions/0/field", "a..b[", "/trigger_config/conditions/0/field", "no path"),
         ("stepz", [], "/stepz", "not known"),
         ("version", "newest", "/version", "no version"),
@@ -187,6 +192,7 @@ def test_an_error_names_the_line_of_the_other_form() -> None:
         ({"field": "a.b", "op": "exists", "value": False}, {"a": {}}, True),
         ({"field": "in", "op": "eq", "value": None}, {"in": None}, True),
         ({"field": "a", "op": "lt", "value": 5}, {"a": "3"}, None),
+        ({"field": "a", "op": "lt", "value": "2026-12-01"}, {"a": "2026-11-30"}, True),
         ({"field": "a", "op": "lt", "value": 5}, {}, None),
         ({"field": "a", "op": "ne", "value": 5}, {}, None),
     ],
@@ -275,6 +281,22 @@ def test_braces_of_another_form_stay_text() -> None:
     draft = run.run_step("send")
     assert draft.effect is not None
     assert draft.effect.arguments == {"ticket": 7, "text": "Hello {{ name }}: {{ workflow.id }} (${signal.x})"}
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "text", "step"),
+    [
+        (SIGNAL, "workflow/steps/1/payload/ticket", "${signal.ticket.id", "/workflow/steps/1"),
+        (INDEXED, "steps/2/config/message", "Pay {{trigger.total}?", "/steps/2"),
+    ],
+)
+def test_a_value_that_nothing_closes_stays_text_and_is_told(document: Any, path: str, text: str, step: str) -> None:
+    def told(file: TemplateFile) -> list[str]:
+        return [item.where for item in file.findings(check_expression=problem) if "not closed" in item.text]
+
+    assert told(read(document)) == []
+    (where,) = told(read(changed(document, path, text)))
+    assert where.startswith(step)
 
 
 @pytest.mark.parametrize(

@@ -212,3 +212,28 @@ def test_what_only_an_installation_knows_is_a_warning_unless_strict() -> None:
 def test_a_star_stands_at_the_end() -> None:
     one(checked(agent("a", allowed_tools=["*__read"])), "error", "/steps/0/allowed_tools/0", "before its end")
     assert checked(agent("a", allowed_tools=["*"]), tools=["box__read"]) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "where"),
+    [
+        (agent("a", instructions="Pay {{ trigger.cents"), "/steps/0/instructions"),
+        (action("a", arguments={"deep": [{"x": "{{ 1 }} and {{ trigger.id"}]}), "/steps/0/arguments"),
+        ({"id": "a", "type": "external", "url": "https://x.example/{{ trigger.id }"}, "/steps/0/url"),
+        (
+            action("a", compensate={"tool": "box__undo", "arguments": {"id": "{{ trigger.id"}}),
+            "/steps/0/compensate/arguments",
+        ),
+        (
+            {
+                "id": "a",
+                "type": "notification",
+                "webhook": {"url": "https://x.example", "secret": "S", "data": {"a": "{{b"}},
+            },
+            "/steps/0/webhook",
+        ),
+    ],
+)
+def test_braces_that_nothing_closes_stay_text_and_are_told(step: dict[str, Any], where: str) -> None:
+    one(checked(step), "warning", where, "not closed")
+    assert checked(agent("a", instructions='Braces are {{ "{{" }} here, and {{ trigger.x }}.', title="{{")) == []

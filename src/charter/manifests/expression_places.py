@@ -7,7 +7,8 @@ from typing import Final
 
 from charter.manifests import phase_checks, signal_checks
 from charter.manifests.outbound_checks import outbound_sources
-from charter.model.placeholders import expressions_in
+from charter.model.base import Model
+from charter.model.placeholders import expressions_in, unclosed
 from charter.model.template import ConditionStep, Step, Template, WaitStep, compensation
 
 _TEXTS: Final = {
@@ -18,6 +19,9 @@ _TEXTS: Final = {
     "workflow": ("input",),
 }
 """The fields of each type that may hold ``{{ CEL }}``."""
+
+_PARTS: Final = ("url", "headers", "body", "webhook", "email")
+"""Of what goes out; a part may be a model."""
 
 WHERE: Final = "/signal/where"
 POLLED: Final = "/poll/until"
@@ -34,6 +38,21 @@ def sources(template: Template) -> Iterator[tuple[str, str, Step | None]]:
         yield f"/steps/{index}/signal", said, template.steps[index]
     for where, source in signal_checks.sources(template):
         yield where, source, None
+
+
+def never_filled(template: Template) -> Iterator[str]:
+    """Pointers of the fields with a ``{{`` that is not closed, so that nothing is filled in."""
+    for index, step in enumerate(template.steps):
+        if (undo := compensation(step)) is not None and unclosed(undo.arguments):
+            yield f"/steps/{index}{UNDONE}"
+        if isinstance(step, WaitStep) and step.poll is not None and unclosed(step.poll.arguments):
+            yield f"/steps/{index}/poll/arguments"
+        for name in (*_TEXTS.get(step.type, ()), *_PARTS):
+            part = getattr(step, name, None)
+            if unclosed(part.model_dump() if isinstance(part, Model) else part):
+                yield f"/steps/{index}/{name}"
+    if unclosed(template.output):
+        yield "/output"
 
 
 def _of_step(step: Step) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from charter.manifests import (
     undo_checks,
 )
 from charter.manifests.arguments import compile_schema
-from charter.manifests.expression_places import POLLED, UNDONE, WHERE, sources
+from charter.manifests.expression_places import POLLED, UNDONE, WHERE, never_filled, sources
 from charter.manifests.expression_types import CheckTypes
 from charter.manifests.finding import TEXT as _TEXT
 from charter.manifests.finding import Finding
@@ -40,6 +40,7 @@ from charter.model.template import (
 from charter.model.times import unix_ms_of
 
 MAX_STEPS: Final = 100
+_CLOSE: Final = 'Close it with `}}`; where braces are meant, write them as {{ "{{" }}.'
 CheckExpression = Callable[[str], str | None]
 """Compiles one CEL source; None, or what is wrong with it. ``workflows.expressions.problem`` is one."""
 
@@ -68,6 +69,9 @@ def validate(
     found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template), *undo_checks.findings(template)]
     found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
     found += installed_checks.findings(template, installation, "error" if strict else "warning")
+    found += [
+        Finding("warning", where, "a '{{' is not closed, so it stays text", _CLOSE) for where in never_filled(template)
+    ]
     if not any(item.level == "error" for item in graph.findings()):
         found += [*_branches(template, graph), *callbacks(template)]
         found += phase_checks.ways_back(template, graph.before)

@@ -38,3 +38,12 @@ def expressions_in(value: Any) -> list[str]:
         return []
     source = whole(value)
     return [found.strip() for found in _VALUE.findall(value)] if source is None else [source]
+
+
+def unclosed(value: Any) -> bool:
+    """True when a text of a JSON value has a ``{{`` that nothing closes: it stays text, and is hardly meant to."""
+    if isinstance(value, dict):
+        return any(unclosed(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(unclosed(item) for item in value)
+    return isinstance(value, str) and "{{" in _VALUE.sub("", value)

@@ -15,7 +15,7 @@ from charter.manifests.dialects.reading import Node, Notes, UnreadableError, slu
 from charter.model.base import Json, JsonObject
 
 _DESCRIBES: Final = ("$schema", "id", "tags", "metadata", "created_at", "updated_at", "created_by", "author", "owner")
-_JUMP: Final = re.compile(r"skip_to\s*:\s*(-?\d+)")
+_JUMP: Final = re.compile(r"skip_to\s*:\s*(-?[0-9]+)")
 _PATIENCE: Final = {"timeout_hours": 3600, "timeout_minutes": 60, "timeout_seconds": 1, "timeout_days": 86_400}
 _REMINDING: Final = {"reminder_hours": 3600, "reminder_minutes": 60, "remind_after_hours": 3600}
 _ESCALATING: Final = {"escalate_after_hours": 3600, "escalate_after_minutes": 60, "escalate_after_days": 86_400}

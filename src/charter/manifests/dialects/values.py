@@ -104,6 +104,8 @@ _ALSO: Final = {
     **{"ge": "gte", "<": "lt", "<=": "lte", "le": "lte", "nin": "not_in", "regex": "matches"},
 }
 OPERATORS: Final = (*_COMPARE, "exists")
+_ORDERS: Final = ("gt", "gte", "lt", "lte")
+_NUMBER: Final = re.compile(r"\s*[-+]?(\d[\d_,. ]*|\.\d+)([eE][-+]?\d+)?\s*")
 
 
 def comparison(node: Node, root: str) -> str | None:
@@ -129,9 +131,20 @@ def comparison(node: Node, root: str) -> str | None:
     if not given or (op in ("in", "not_in") and not isinstance(value, list)):
         node.notes.error(node.at("value"), f"{op!r} needs a {'list' if given else 'value'}", "Write it as `value`.")
         return None
+    if op in _ORDERS and not _orderly(value):
+        text = f"{op!r} needs a number, and this is {'a number in quotes' if isinstance(value, str) else 'none'}"
+        node.notes.error(node.at("value"), text, "Write the number as it is: 1000.")
+        return None
     cel, guarded = _COMPARE[op]
     made = cel.format(f=cel_path(root, parts), v=literal(value))
     return f"{there(root, parts)} && {made}" if guarded else made
+
+
+def _orderly(value: Json) -> bool:
+    """Numbers, and texts such as dates; not numbers as texts, of which "999" is more than "1000"."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is None
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def conditions(node: Node, root: str) -> str | None:
@@ -179,6 +192,8 @@ def from_dollars(value: Json, where: str, notes: Notes, roots: Mapping[str, str]
         for found in _DOLLAR.finditer(text):
             out += [_plain_text(text[at : found.start()]), one(found)]
             at = found.end()
+        if "${" in _DOLLAR.sub("", text):
+            notes.warn(where, "a '${' is not closed, so it stays text", "Close it with `}`, with a path between.")
         return "".join([*out, _plain_text(text[at:])])
 
     return each_text(value, change)
