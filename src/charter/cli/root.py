@@ -13,6 +13,7 @@ from charter.cli import (
     credentials,
     doctor,
     effects,
+    fixtures,
     grants,
     keys,
     maintaining,
@@ -88,6 +89,7 @@ for _name, _group in (
     ("schedules", schedules.commands),
     ("policy", policies.commands),
     ("template", templates.commands),
+    ("fixtures", fixtures.commands),
     ("audit", audit.commands),
 ):
     app.add_typer(_group, name=_name)

@@ -7,6 +7,7 @@ check refuses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from charter.model.base import Json, JsonObject
@@ -25,6 +26,26 @@ _FORMATS: Final = {
 def sample(schema: JsonObject) -> Json:
     """The value. ``$ref`` is followed within the schema alone; deeper than 16 levels there is null."""
     return _of(schema, schema, 0)
+
+
+def filled(value: Json, schema: JsonObject, missing: Callable[[Json], bool]) -> Json:
+    """The value, with what is ``missing`` in it replaced by a sample of that part of the schema; by a text where the schema
+    says nothing of it."""
+    return _filled(value, schema, schema, missing, 0)
+
+
+def _filled(value: Json, schema: Any, root: JsonObject, missing: Callable[[Json], bool], depth: int) -> Json:
+    part = _whole(schema, root) if isinstance(schema, dict) and depth <= MAX_DEPTH else {}
+    if missing(value):
+        made = _of(part, root, depth)
+        return made if made is not None else "(withheld)"
+    if isinstance(value, dict):
+        known, others = part.get("properties"), part.get("additionalProperties")
+        named = known if isinstance(known, dict) else {}
+        return {key: _filled(each, named.get(key, others), root, missing, depth + 1) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, part.get("items"), root, missing, depth + 1) for each in value]
+    return value
 
 
 def _of(schema: Any, root: JsonObject, depth: int) -> Json:

@@ -11,12 +11,11 @@ import re
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from charter.manifests.definitions import definition_of, governed_name, is_sensitive_name, pinned_definition
 from charter.manifests.redaction import parse_pointer
-from charter.manifests.yaml_text import Document, load, reads_as_text
+from charter.manifests.yaml_text import Document, dump, load
 from charter.model.base import JsonObject, Model
 from charter.model.canonical import digest
 from charter.model.outbound import SERVER
@@ -237,10 +236,10 @@ _LISTS = ("sensitive_arguments", "sensitive_results", "show", "dry_run", "tags",
 def render(upstream: UpstreamManifest) -> str:
     """The commented text of the file. ``parse(render(upstream), …)`` gives the same manifest."""
     connection = upstream.connection.model_dump(mode="json", exclude_defaults=True)
-    parts = [_HEAD.format(server=upstream.server), _yaml({"server": upstream.server, "connection": connection})]
+    parts = [_HEAD.format(server=upstream.server), dump({"server": upstream.server, "connection": connection})]
     limits = upstream.model_dump(mode="json", exclude_defaults=True, include={"concurrency", "max_result_bytes"})
     if limits:
-        parts.append(_yaml(limits))
+        parts.append(dump(limits))
     parts.append("tools:" + ("" if upstream.tools else " []") + "\n")
     parts += [_render_tool(tool) for tool in upstream.tools]
     return "".join(parts)
@@ -256,26 +255,5 @@ def _render_tool(tool: ToolManifest) -> str:
     definition = pinned_definition(tool)
     definition.pop("name", None)
     item["definition"] = {"hash": tool.definition_hash, **definition}
-    lines = _yaml(item).splitlines()
+    lines = dump(item).splitlines()
     return "\n  - " + "\n".join(line and (f"    {line}" if index else line) for index, line in enumerate(lines)) + "\n"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Strings that look like another type are quoted; nothing is an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")) else None
-    if style is None and not reads_as_text(text):
-        style = "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(value: JsonObject) -> str:
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=100))

@@ -136,3 +136,28 @@ class _Maker:
 
     def _error(self, pointer: str, problem: str, mend: str) -> Misconfigured:
         return self.document.error(pointer, problem, mend, code=self.code)
+
+
+# -- writing
+
+
+class _Dumper(yaml.SafeDumper):
+    """Strings that look like another type are quoted; nothing is an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text and not any(line != line.rstrip() for line in text.split("\n")) else None
+    if style is None and not reads_as_text(text):
+        style = "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(value: Json) -> str:
+    """The value as a block of lines that :func:`load` reads as the same value."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=100))
