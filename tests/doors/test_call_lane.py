@@ -19,6 +19,7 @@ from charter.server import call_lane
 from charter.server.auth import TokenVerifier
 from charter.server.http import bearer_backend
 from charter.server.keys import Keys
+from charter.server.tokens import issue_token
 from tests.doors.calls import start
 from tests.doors.test_http import Served, keys, served
 from tests.support import AGENT, Harness
@@ -166,6 +167,15 @@ async def test_what_is_out_of_the_ordinary_is_the_transport_s_affair(
     assert taken.calls <= (1 if status == 400 else 0)
 
 
+async def test_a_token_for_another_server_is_refused_on_either_way(served: Served, taken: Taken) -> None:
+    settings = served.settings
+    foreign = issue_token(
+        served.keys, subject="agent-1", kind="agent", audience="https://other.example/mcp", issuer=settings.local_issuer
+    )
+    assert (await both(served, message("x"), authorization=f"Bearer {foreign}"))[0] == 401
+    assert taken.calls == 0
+
+
 async def test_large_integers_keep_their_digits(served: Served, ids: dict[str, str], taken: Taken) -> None:
     body = json.dumps(message("every__reflect", {**ids})).replace("{}", f'{{"value": {10**29 + 1}}}').encode()
     await both(served, body, mcp_name="every__reflect")
@@ -190,7 +200,7 @@ async def test_a_long_silence_is_filled_with_pings(served: Served, keys: Keys, i
     lane = call_lane.CallLane(
         unused,
         server=served.server,
-        backend=bearer_backend(TokenVerifier(served.settings, keys), served.settings),
+        backend=bearer_backend(TokenVerifier(served.settings, keys)),
         limit_bytes=10_000,
         ping_seconds=0.01,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 LATEST_MS = 253_402_300_799_999
 """The last moment that a text can name: the end of the year 9999."""
@@ -11,8 +12,12 @@ LATEST_MS = 253_402_300_799_999
 def rfc3339(unix_ms: int) -> str:
     """``2026-11-21T07:49:15.042Z`` of milliseconds since 1970."""
     seconds, ms = divmod(unix_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment.isoformat()[:19]}.{ms:03d}Z"
+    return f"{_to_the_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def unix_ms_of(text: str) -> int:

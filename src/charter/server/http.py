@@ -90,16 +90,16 @@ def build_http_app(
     app.add_middleware(
         CallLane,
         server=mcp_server,
-        backend=bearer_backend(checked, settings) if checked else None,
+        backend=bearer_backend(checked) if checked else None,
         limit_bytes=limit,
     )
     app.add_middleware(HostAndOrigin, settings=settings)
     return app
 
 
-def bearer_backend(verifier: TokenVerifier, settings: Settings) -> BearerAuthBackend:
-    """The bearer check that the SDK's app makes itself of the same settings."""
-    return BearerAuthBackend(verifier, resource_server_url=_auth_settings(settings).resource_server_url)
+def bearer_backend(verifier: TokenVerifier) -> BearerAuthBackend:
+    """The bearer check that the SDK's app makes itself, without its look at the audience: ``verifier`` passes no other."""
+    return BearerAuthBackend(verifier)
 
 
 def fallback_principal(settings: Settings, *, stdio: bool = False) -> Principal | None:
