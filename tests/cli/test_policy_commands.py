@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
+from pathlib import Path
 
+import pytest
+
+from charter import policies
+from charter.policies.shipped import shipped_files, was_shipped
 from tests.cli.recorded import Recorded
 from tests.cli.support import Project
 
@@ -92,3 +99,83 @@ def test_a_recorded_decision_explained_by_other_policies_says_so(recorded: Recor
     answer = project.ok("policy", "explain", event, "--json").json
     assert answer["same_policies"] is False
     assert answer["recorded_policy_set_hash"] != answer["policy_set_hash"]
+
+
+# -- an installation whose policies an older version shipped
+
+
+PUBLISH = re.compile(r'@id\("[^"]*"\)[^;]*?template\.publish"[^;]*;\n', re.DOTALL)
+
+
+@pytest.fixture
+def older(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Policies as a version shipped them that knew no publishing of templates."""
+    file = project.folder / "policies" / "authorise.cedar"
+    text, count = PUBLISH.subn("", file.read_text())
+    assert count == 1
+    file.write_text(text)
+    shipped = {("authorise.cedar", text)}
+    monkeypatch.setattr(policies, "was_shipped", lambda name, text: (name, text) in shipped or was_shipped(name, text))
+    return file
+
+
+def test_a_verb_that_no_policy_permits_is_told(project: Project, older: Path) -> None:
+    done = project.ok("policy", "check")
+    assert "No policy permits template.publish to anybody" in done.err
+    assert "charter policy upgrade" in done.err
+    assert project.ok("policy", "check", "--json").json["uncovered"] == ["template.publish"]
+
+
+def test_the_starter_set_leaves_no_verb_out(project: Project) -> None:
+    assert "No policy permits" not in project.ok("policy", "check").err
+    assert project.ok("policy", "check", "--json").json["uncovered"] == []
+
+
+def test_what_nobody_changed_is_upgraded_and_what_somebody_changed_is_left(project: Project, older: Path) -> None:
+    mine = older.with_name("obligations.cedar")
+    mine.write_text(mine.read_text().replace('@within("PT24H")', '@within("PT8H")'))
+    kept, before = mine.read_text(), older.read_text()
+    shown = project.ok("policy", "upgrade")
+    assert "authorise.cedar: as an older version shipped it" in shown.out
+    assert "obligations.cedar: changed since it was shipped" in shown.out
+    assert "charter.test.yaml: as this version ships it" in shown.out
+    assert re.search(r'^\+.*Charter::Action::"template\.publish"', shown.out, re.MULTILINE)
+    assert "template.publish" in shown.err
+    assert older.read_text() == before, "nothing is written unless it is asked for"
+
+    done = project.ok("policy", "upgrade", "--write", "--json").json
+    assert done["written"] == ["authorise.cedar", "obligations.cedar.new"]
+    assert done["uncovered"] == []
+    assert older.read_text() == shipped_files()["authorise.cedar"]
+    assert mine.read_text() == kept
+    assert mine.with_name("obligations.cedar.new").read_text() == shipped_files()["obligations.cedar"]
+    assert "template.publish" not in project.ok("policy", "check").err
+    assert project.ok("policy", "test").out.endswith(" 0 failed\n")
+    assert "Nothing to upgrade" not in project.ok("policy", "upgrade").err, "theirs still differs"
+
+
+def test_a_file_that_somebody_took_away_is_not_put_in_force(project: Project) -> None:
+    folder = project.folder / "policies"
+    (folder / "authorise.cedar").rename(folder / "authorise-ours.cedar")
+    assert "authorise.cedar: not in the folder" in project.ok("policy", "upgrade").out
+    assert project.ok("policy", "upgrade", "--write", "--json").json["written"] == ["authorise.cedar.new"]
+    assert not (folder / "authorise.cedar").exists()
+    project.ok("policy", "check")
+
+
+def test_a_set_that_would_not_load_is_not_written(project: Project, older: Path) -> None:
+    """Somebody had written the missing permit themselves, under the name that it was shipped under later."""
+    shipped = PUBLISH.search(shipped_files()["authorise.cedar"])
+    assert shipped is not None
+    older.with_name("authorise-ours.cedar").write_text(shipped[0])
+    before = older.read_text()
+    assert project.here("policy", "upgrade", "--write").code == 2
+    assert older.read_text() == before
+    assert not list(older.parent.glob("*.new"))
+
+
+def test_every_text_that_is_shipped_is_known_again() -> None:
+    """When you change a shipped file: `sha256sum` it and add the line to src/charter/policies/shipped/versions.txt."""
+    for name, text in shipped_files().items():
+        assert was_shipped(name, text), f"{hashlib.sha256(text.encode()).hexdigest()}  {name}"
+    assert not was_shipped("authorise.cedar", "")

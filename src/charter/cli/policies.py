@@ -48,7 +48,10 @@ def loaded(config: Settings, folder: Path | None) -> PolicySet:
 @commands.command("check")
 def check(folder: Folder = None, as_json: Json = False) -> None:
     """Parse the policies and validate them against the schema, with the typed arguments of the governed tools."""
+    from charter.policies import uncovered
+
     policies = loaded(settings(), folder)
+    missing = uncovered(policies)
     rows = [
         {
             "policy_id": policy.id,
@@ -61,10 +64,15 @@ def check(folder: Folder = None, as_json: Json = False) -> None:
         for policy in policies.policies.values()
     ]
     if as_json:
-        print_json({"policy_set_hash": policies.hash, "items": rows, "next": None})
+        print_json({"policy_set_hash": policies.hash, "uncovered": missing, "items": rows, "next": None})
         return
     print_table(("id", "part", "effect", "file"), [(r["policy_id"], r["part"], r["effect"], r["file"]) for r in rows])
     say(f"\n{len(rows)} policies hold together: {policies.hash}")
+    if missing:
+        note(
+            f"No policy permits {', '.join(missing)} to anybody. If that is not meant, the set is older than this Charter: "
+            "`charter policy upgrade` shows what it lacks."
+        )
 
 
 @commands.command("test")

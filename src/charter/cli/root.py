@@ -28,6 +28,7 @@ from charter.cli import (
     templates,
     tokens,
     tools,
+    upgrading,
     upstreams,
     verifying,
     workflows,
@@ -37,7 +38,7 @@ from charter.cli.session import chosen_config
 
 __all__ = ["app"]
 
-_MORE = (grants, maintaining, proving, verifying)
+_MORE = (grants, maintaining, proving, upgrading, verifying)
 """These add commands to the groups of others when they are imported."""
 
 app = typer.Typer(

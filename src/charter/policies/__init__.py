@@ -7,9 +7,9 @@ from charter.policies.evaluate import evaluate, evaluate_trial
 from charter.policies.explain import Explanation, PolicyNote, explain
 from charter.policies.policy_set import PolicySet, PolicySources, load_policy_set
 from charter.policies.replay import Change, compare, shadow
-from charter.policies.shipped import shipped_files, shipped_sources
+from charter.policies.shipped import shipped_files, shipped_sources, was_shipped
 from charter.policies.testing import CaseResult, run_policy_tests
-from charter.policies.visibility import could_ever, could_ever_of
+from charter.policies.visibility import could_ever, could_ever_of, uncovered
 
 __all__ = [
     "CaseResult",
@@ -29,4 +29,6 @@ __all__ = [
     "shadow",
     "shipped_files",
     "shipped_sources",
+    "uncovered",
+    "was_shipped",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from charter.model.policy import Action, Facts
 from charter.model.principal import Principal
-from charter.policies import requests
+from charter.policies import requests, syntax
 from charter.policies.policy_set import PolicySet
 
 
@@ -22,6 +24,19 @@ def could_ever(policies: PolicySet, facts: Facts) -> bool:
         return policies.active.possible(action, requests.entity_key(facts, action))
     except (requests.IncompleteError, ValueError, TypeError):
         return False
+
+
+def uncovered(policies: PolicySet) -> tuple[Action, ...]:
+    """The verbs that no permit of the set names, so that they are denied to everybody: an older set knows no newer ones."""
+    permits = [
+        syntax.actions_of(policy.template)
+        for policy in policies.policies.values()
+        if policy.part == "authorise" and policy.effect == "permit" and not policy.log_only
+    ]
+    if None in permits:
+        return ()
+    named = {action.partition(":")[0] for actions in permits for action in actions or ()}
+    return tuple(action for action in get_args(Action) if action not in named)
 
 
 def could_ever_of(policies: PolicySet, principal: Principal, action: Action) -> bool:
