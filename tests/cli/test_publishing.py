@@ -84,13 +84,14 @@ def test_what_runs_began_with_cannot_be_published_otherwise(project: Project) ->
         ({"allowed_tools": ["bank__pay"]}, "'bank__pay' matches no governed tool here"),
         ({"agent": "role:wizard"}, "nobody here has the role 'wizard'"),
         ({"agent": "merlin"}, "there is no agent 'merlin' here"),
+        ({"gate": {"approval": {"requirements": [{"people": ["alice"]}]}}}, "there is nobody called 'alice' here"),
     ],
 )
 def test_names_of_this_installation_are_warnings_and_stop_a_publication(
     project: Project, changes: dict[str, Any], says: str
 ) -> None:
     config = project.folder / "charter.toml"
-    lists = '[workflows]\nroles = ["approver", "agent"]\nagents = ["local-agent"]'
+    lists = '[workflows]\nroles = ["approver", "agent"]\nagents = ["local-agent"]\npeople = ["ann"]'
     config.write_text(config.read_text().replace("[workflows]", lists))
     document = template()
     document["steps"][0] |= changes

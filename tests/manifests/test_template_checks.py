@@ -21,9 +21,11 @@ def action(step_id: str, **more: Any) -> dict[str, Any]:
     return {"id": step_id, "type": "action", "tool": "box__read", **more}
 
 
-def checked(*steps: dict[str, Any], tools: Any = None, roles: Any = None, strict: bool = False, **top: Any) -> Any:
+def checked(
+    *steps: dict[str, Any], tools: Any = None, roles: Any = None, strict: bool = False, here: Any = None, **top: Any
+) -> Any:
     template = Template.model_validate({"name": "t", "version": "1", "steps": list(steps), **top})
-    here = Installation(tools=tools, roles=roles)
+    here = here or Installation(tools=tools, roles=roles)
     return validate(template, installation=here, strict=strict, check_expression=problem)
 
 
@@ -207,6 +209,56 @@ def test_what_only_an_installation_knows_is_a_warning_unless_strict() -> None:
         found = checked(*steps, tools=["box__read"], roles=["finance"], strict=strict)
         assert [(item.level, item.where) for item in found] == [(level, item) for item in where]
     assert checked(*steps) == []
+
+
+def asks(**more: Any) -> dict[str, Any]:
+    return {"id": "a", "type": "approval", "question": "?", **more}
+
+
+def test_approvers_whom_nobody_here_can_be_are_told_wherever_they_are_named() -> None:
+    requirements = [{"people": ["Alice", "bob"]}, {"people": ["agent:clerk"]}, {"role": "boss"}]
+    escalations = [{"people": ["zoe"], "role": "chief", "after_seconds": 60}]
+    gate = {"approval": {"requirements": [{"people": ["yan"]}], "escalations": escalations}}
+    phase = agent("b", gate=gate)
+    here = Installation(people=["alice", "cat"], agents=["agent:clerk"], roles=["finance"])
+    for strict, level in ((False, "warning"), (True, "error")):
+        found = checked(asks(requirements=requirements, escalations=escalations), phase, here=here, strict=strict)
+        assert {(item.level, item.where) for item in found} == {
+            (level, f"/steps/{where}")
+            for where in (
+                "0/requirements/0/people/1",
+                "0/requirements/2/role",
+                "0/escalations/0/people/0",
+                "0/escalations/0/role",
+                "1/gate/approval/requirements/0/people/0",
+                "1/gate/approval/escalations/0/people/0",
+                "1/gate/approval/escalations/0/role",
+            )
+        }
+        assert all(item.mend for item in found)
+    assert checked(asks(requirements=requirements, escalations=escalations), phase) == [], "nobody said who there is"
+    person = asks(requirements=[{"people": ["agent:clerk"], "people_only": True}])
+    one(checked(person, here=here), "warning", "/steps/0/requirements/0/people/0", "'agent:clerk'")
+
+
+@pytest.mark.parametrize(
+    ("named", "fits"),
+    [
+        ([(["ann"], 1), (["ann"], 1)], False),
+        ([(["ann", "bob"], 1), (["Ann"], 1)], True),
+        ([(["ann", "bob"], 2), (["bob", "cat"], 1)], True),
+        ([(["ann", "bob"], 2), (["bob"], 1)], False),
+        ([(["ann"], 1), ([], 5)], True),
+    ],
+)
+def test_a_question_that_the_people_it_names_can_never_answer_together(named: Any, fits: bool) -> None:
+    step = asks(requirements=[{"people": people, "approvers": count} for people, count in named])
+    found = checked(step)
+    if fits:
+        assert found == []
+    else:
+        one(found, "error", "/steps/0/requirements", "fewer people are named")
+    assert checked(step, separation_of_duties="none") == []
 
 
 def test_a_star_stands_at_the_end() -> None:

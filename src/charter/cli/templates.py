@@ -177,6 +177,7 @@ def _installation(config: Settings) -> Installation:
         manifests=manifests,
         roles=config.workflows.roles or None,
         agents=config.workflows.agents or None,
+        people=config.workflows.people or None,
         secrets=secrets,
         templates=templates,
         email=config.email.host is not None,

@@ -1,4 +1,4 @@
-"""What only an installation can resolve: its tools, roles, agents, secrets, templates, and whether it sends e-mail."""
+"""What only an installation can resolve: its tools, people, roles, agents, secrets, templates, and whether it sends e-mail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from charter.manifests import phase_checks
+from charter.manifests import approver_checks, phase_checks
 from charter.manifests.finding import Finding
 from charter.manifests.withheld import Here, handed_over, problems, withheld
 from charter.model.outbound import SERVER
@@ -15,7 +15,6 @@ from charter.model.placeholders import expressions_in
 from charter.model.template import (
     ActionStep,
     AgentStep,
-    ApprovalStep,
     ChildStep,
     ExternalStep,
     NotificationStep,
@@ -37,6 +36,7 @@ class Installation:
     tools: Collection[str] | None = None
     roles: Collection[str] | None = None
     agents: Collection[str] | None = None
+    people: Collection[str] | None = None
     secrets: Collection[str] | None = None
     templates: Mapping[str, Template] | None = None
     """By ``name`` and by ``name@version``."""
@@ -69,8 +69,8 @@ def findings(template: Template, here: Installation, level: Level) -> Iterator[F
             yield from _patterns(step, where, here.tools, level)
             yield from phase_checks.installed(step, where, here.tools, level)
             yield from _agent(step, where, here.agents, level)
-        if here.roles is not None:
-            yield from _roles(step, where, here.roles, level)
+        yield from _roles(step, where, here.roles, level)
+        yield from approver_checks.strangers(step, where, here.people, here.agents, level)
         yield from _sending(step, where, here, level)
         if (
             isinstance(step, ChildStep)
@@ -138,23 +138,13 @@ def _matches(pattern: str, tool: str) -> bool:
     return tool.startswith(pattern[:-1]) if pattern.endswith("*") else tool == pattern
 
 
-def _roles(step: Step, where: str, roles: Collection[str], level: Level) -> Iterator[Finding]:
+def _roles(step: Step, where: str, roles: Collection[str] | None, level: Level) -> Iterator[Finding]:
+    if roles is None:
+        return
     named: list[tuple[str, str]] = []
     if isinstance(step, AgentStep) and step.agent and step.agent.startswith("role:"):
         named.append((f"{where}/agent", step.agent[5:]))
-    if isinstance(step, AgentStep):
-        named += phase_checks.roles(step, where)
-    if isinstance(step, ApprovalStep):
-        named += [
-            (f"{where}/requirements/{number}/role", item.role)
-            for number, item in enumerate(step.requirements)
-            if item.role
-        ]
-        named += [
-            (f"{where}/escalations/{number}/role", item.role)
-            for number, item in enumerate(step.escalations)
-            if item.role
-        ]
+    named += approver_checks.roles(step, where)
     for place, role in named:
         if role not in roles:
             yield Finding(level, place, f"nobody here has the role {role!r}", "Give it to somebody, or name another.")

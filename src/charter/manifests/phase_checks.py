@@ -258,12 +258,3 @@ def installed(step: AgentStep, where: str, tools: Collection[str] | None, level:
             text = f"there is no governed tool {check.evidence.tool!r} here. {_NEVER}"
             mend = "Add its upstream with `charter upstream add`, or correct the name."
             yield Finding(level, f"{where}/gate/checks/{number}/evidence/tool", text, mend)
-
-
-def roles(step: AgentStep, where: str) -> list[tuple[str, str]]:
-    """The roles that its gate asks for, and where."""
-    approval = step.gate.approval if step.gate is not None else None
-    if approval is None:
-        return []
-    place = f"{where}/gate/approval/requirements"
-    return [(f"{place}/{number}/role", item.role) for number, item in enumerate(approval.requirements) if item.role]

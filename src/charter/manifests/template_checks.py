@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from charter.errors import CharterError
 from charter.manifests import (
+    approver_checks,
     expression_types,
     input_secrets,
     installed_checks,
@@ -67,6 +68,7 @@ def validate(
     """
     graph = _Graph(template)
     found = [*_schemas(template), *graph.findings(), *phase_checks.findings(template), *undo_checks.findings(template)]
+    found += approver_checks.findings(template)
     found += [Finding("error", *problem) for problem in signal_checks.problems(template)]
     found += installed_checks.findings(template, installation, "error" if strict else "warning")
     found += [

@@ -143,7 +143,8 @@ class PoliciesSection(Model):
 class WorkflowsSection(Model):
     """Templates besides the shipped ones, and which one ``start_workflow`` takes when none is named.
 
-    ``roles`` and ``agents``: those there are, so that a template which names others is not published; empty: not checked.
+    ``roles``, ``agents``, ``people``: those there are, so that a template which names others is not published; empty: not
+    checked. They give nobody anything.
     ``batch_at_once``: how many calls of one batch (``invoke_tool`` with ``proposal_ids``) run at a time.
     """
 
@@ -151,6 +152,7 @@ class WorkflowsSection(Model):
     default_template: str = Field(default="governed-session", min_length=1)
     roles: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
     batch_at_once: int = Field(default=4, ge=1, le=20)
 
 
