@@ -16,7 +16,7 @@ import httpx2
 import jwt
 import orjson
 
-from charter.server.tokens import VerifyKey
+from charter.server.keys import VerifyKey
 
 _log = logging.getLogger(__name__)
 

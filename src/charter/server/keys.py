@@ -50,6 +50,14 @@ class TokenKey:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """A public key and the one algorithm that it may be used with. The token's header has no say in it."""
+
+    key: Any
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
 class RetiredKey:
     """A public key that signed checkpoints once. ``sizes``: by tenant, the largest that it may have signed; empty while the
     rotation is under way."""

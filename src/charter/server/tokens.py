@@ -26,7 +26,7 @@ import jwt
 from charter.errors import CharterError, InvalidInput, Unauthenticated
 from charter.model.principal import Principal, PrincipalKind
 from charter.server.claims import RESERVED, local_principal, provider_principal, refused, valid_id
-from charter.server.keys import Keys
+from charter.server.keys import Keys, VerifyKey
 from charter.server.revoked import RevokedTokens
 from charter.server.settings_model import Settings
 
@@ -45,14 +45,6 @@ T = TypeVar("T")
 
 _REQUIRED = ["iss", "aud", "sub", "iat", "exp"]
 _jwt = jwt.PyJWT(options={"enforce_minimum_key_length": True})
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyKey:
-    """A public key and the one algorithm that it may be used with. The token's header has no say in it."""
-
-    key: Any
-    algorithm: str
 
 
 @dataclass(frozen=True, slots=True)
