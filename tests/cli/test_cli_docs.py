@@ -80,3 +80,10 @@ def test_the_exit_codes_of_the_page_are_those_of_the_code() -> None:
     table = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", TEXT)}
     codes = {value for name, value in vars(failing).items() if name.isupper() and isinstance(value, int)}
     assert table == codes
+
+
+def test_each_exit_code_means_one_thing_and_stands_in_the_table() -> None:
+    codes = [value for name, value in vars(failing).items() if name.isupper() and isinstance(value, int)]
+    assert len(codes) == len(set(codes)) >= 9
+    table = TEXT.partition("## Exit codes")[2].partition("\n## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == set(codes)

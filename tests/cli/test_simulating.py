@@ -25,7 +25,7 @@ def test_it_ends_waits_or_fails_and_changes_nothing(project: Project, tmp_path: 
     yes.write_text('{"approvals": {"casebook__write_note": "approve"}}')
     before = _files(project.folder)
     waits = project.here("simulate", str(file))
-    assert (waits.code, "waits for:" in waits.out) == (3, True)
+    assert (waits.code, "waits for:" in waits.out) == (6, True)
     done = project.here("simulate", str(file), "--decisions", f"@{yes}", "--json")
     assert (done.code, done.json["status"]) == (0, "completed")
     assert [call["tool"] for call in done.json["calls"]] == ["casebook__write_note"]

@@ -4,9 +4,10 @@
 0   done; for checks: everything is as it should be
 1   refused, denied, not found, or a check that found something (a failing policy test, a changed tool)
 2   usage or configuration: the command, a file or an argument is not what it must be; nothing was changed
-3   the ledger does not verify; of ``charter simulate``: the run waits for something that is not scripted
+3   the ledger, an export or a proof does not verify
 4   the credential is missing or not valid
 5   something that is needed does not answer: the store, an upstream
+6   of ``charter simulate``: the run waits for something that is not scripted
 70  a mistake in Charter itself
 130 interrupted
 ==  =====================================================================================================
@@ -38,7 +39,7 @@ from charter.errors import (
 from charter.model.base import in_words
 
 _LONG = re.compile(r"\S{200,}")
-OK, REFUSED, USAGE, INTEGRITY, NO_CREDENTIAL, UNAVAILABLE, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 130
+OK, REFUSED, USAGE, INTEGRITY, NO_CREDENTIAL, UNAVAILABLE, WAITS, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 70, 130
 _CODES: tuple[tuple[type[CharterError], int], ...] = (
     (IntegrityError, INTEGRITY),
     (InvalidInput, USAGE),

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from charter.cli.editing import arguments_from
-from charter.cli.failing import INTEGRITY, REFUSED
+from charter.cli.failing import REFUSED, WAITS
 from charter.cli.output import Json, note, print_json, say, stranger
 from charter.cli.session import chosen_config
 from charter.cli.telling import tell
 
 if TYPE_CHECKING:
     from charter.server.simulating import Simulation
-
-WAITS = INTEGRITY
-"""Exit code 3: here it means that the run waits."""
 
 
 def simulate(
