@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -215,6 +216,25 @@ async def test_a_long_silence_is_filled_with_pings(served: Served, keys: Keys, i
     assert frames[-1] == ""
     answer = json.loads(frames[-2].removeprefix("event: message\r\ndata: "))
     assert answer["result"]["content"][0]["text"] == "done"
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_an_answer_that_comes_just_as_the_pings_begin_is_whole(turns: int) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    answer = call_lane._Answer(send, 0)
+    with answer.kept_alive():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await answer.finish(200, b"{}")
+    assert [message["type"] for message in sent].count("http.response.start") == 1
+    assert sent[0]["type"] == "http.response.start"
+    streams = (b"content-type", b"text/event-stream") in sent[0]["headers"]
+    assert sent[-1]["body"] == (b"event: message\r\ndata: {}\r\n\r\n" if streams else b"{}")
+    assert not sent[-1].get("more_body")
 
 
 _JSON = st.recursive(

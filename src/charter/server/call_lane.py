@@ -206,6 +206,7 @@ class _Answer:
     def __init__(self, send: Send, ping_seconds: float) -> None:
         self._send, self._ping_seconds = send, ping_seconds
         self._pinging: asyncio.Task[None] | None = None
+        self._streams = False  # the pings may be stopped before they have said so
         self._timer: asyncio.TimerHandle | None = None
 
     def kept_alive(self) -> _Answer:
@@ -232,13 +233,14 @@ class _Answer:
             (b"x-accel-buffering", b"no"),
         ]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._streams = True
         while True:
             await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
             await asyncio.sleep(self._ping_seconds)
 
     async def finish(self, status: int, body: bytes) -> None:
         """Send the answer; a stream has said 200 already, and the error stands in its last event."""
-        if self._pinging is not None:
+        if self._streams:
             event = b"event: message\r\ndata: " + body + b"\r\n\r\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
             return
