@@ -77,7 +77,7 @@ class Bench:
 
     async def lists(self) -> Any:
         sizes = {"full": lists.SIZES, "quick": lists.QUICK_SIZES, "quickest": (100, 200)}[self.pace]
-        return await lists.run(sizes, {"full": 30, "quick": 15, "quickest": 1}[self.pace], say)
+        return await lists.run(sizes, {"full": 60, "quick": 40, "quickest": 1}[self.pace], say)
 
 
 NAMES = ("calls", "decisions", "appends", "verification", "growth", "memory", "workflows", "waiting", "lists")

@@ -1,16 +1,19 @@
 """What loading one run and listing a page of them cost as a store grows from a thousand runs to a million: flat curves.
 
 A tenth of the runs is of each of four waiting kinds, the others have ended; each page has fifty rows. Loading reads a run's
-events and folds them with nothing remembered, as a server does that has just started.
+events and folds them with nothing remembered, as a server does that has just started. One store grows and is copied at each
+size; then all of them are asked in turns, so that whatever else the machine does falls on all sizes.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,28 +68,48 @@ LOOKS = (
 async def run(sizes: Sequence[int], rounds: int, say: Any) -> dict[str, Any]:
     """``{"points": [{"runs", "load_us", "lists": {look: ms}}], "x_load", "x_list", "worst", "disk"}``: medians.
 
-    ``x_load`` and ``x_list`` are the last point over the first; of lists the one that grows most, which is ``worst``.
+    ``x_load`` and ``x_list`` are the last size over the first within a round; of lists the one that grows most, ``worst``.
     """
     kinds = await record(DONE, *WAITING)
-    points: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="charter-bench-") as name:
-        store = SqliteStore(Path(name) / "runs.db")
+        async with AsyncExitStack() as stack:
+            stores = []
+            for path in await _grown(Path(name), kinds, sizes, say):
+                stores.append(store := SqliteStore(path))
+                await store.open()
+                stack.push_async_callback(store.close)
+            lists = {look.name: await _listed(stores, sizes, look, rounds) for look in LOOKS}
+            load = await _loaded(stores, sizes, kinds, 10 * rounds)
+    growth = {look: _last_over_first(taken) for look, taken in lists.items()}
+    worst = max(growth, key=lambda look: growth[look])
+    points = [
+        {
+            "runs": size,
+            "load_us": 1e3 * statistics.median(load[place]),
+            "lists": {look: statistics.median(taken[place]) for look, taken in lists.items()},
+        }
+        for place, size in enumerate(sizes)
+    ]
+    x_load = _last_over_first(load)
+    return {"points": points, "x_load": x_load, "x_list": growth[worst], "worst": worst, "disk": disk.described()}
+
+
+async def _grown(folder: Path, kinds: Sequence[Kind], sizes: Sequence[int], say: Any) -> list[Path]:
+    """The files of stores of these sizes."""
+    growing, files, there = folder / "growing.db", [], 0
+    for size in sizes:
+        store = SqliteStore(growing)
         await store.open()
         try:
-            await pin(store, kinds)
-            there = 0
-            for size in sizes:
-                await fill(store, (_kind(kinds, number).copy(number) for number in range(there, size)))
-                there = size
-                points.append({"runs": size, **await _measure(store, kinds, size, rounds)})
-                say(f"lists: {size:,} runs: {points[-1]['load_us']:.0f} µs to load one")
+            if not there:
+                await pin(store, kinds)
+            await fill(store, (_kind(kinds, number).copy(number) for number in range(there, size)))
         finally:
             await store.close()
-    first, last = points[0], points[-1]
-    growth = {look: last["lists"][look] / first["lists"][look] for look in first["lists"]}
-    worst = max(growth, key=lambda look: growth[look])
-    x_load = last["load_us"] / first["load_us"]
-    return {"points": points, "x_load": x_load, "x_list": growth[worst], "worst": worst, "disk": disk.described()}
+        there = size
+        files.append(growing if size == sizes[-1] else Path(shutil.copyfile(growing, folder / f"{size}.db")))
+        say(f"lists: {size:,} runs are there, in {files[-1].stat().st_size / 1e6:,.0f} MB")
+    return files
 
 
 def _kind(kinds: Sequence[Kind], number: int) -> Kind:
@@ -94,26 +117,38 @@ def _kind(kinds: Sequence[Kind], number: int) -> Kind:
     return kinds[place] if place < len(kinds) else kinds[0]
 
 
-async def _measure(store: SqliteStore, kinds: Sequence[Kind], size: int, rounds: int) -> dict[str, Any]:
-    middle = rfc3339(BEGAN_MS + size // 2 * MS_APART)
-    lists = {}
-    for look in LOOKS:
-        lists[look.name] = await _median_ms(rounds, partial(store.workflows, TENANT, look.where(middle), Page(50)))
-    sealer, chance = gate_on(store).parts.sealer, random.Random(size)
-    ids = [kinds[1].copy(1).stream[:-12] + f"{number:012x}" for number in range(1, size, WAITING_SHARE)]
+async def _listed(stores: Sequence[SqliteStore], sizes: Sequence[int], look: Look, rounds: int) -> list[list[float]]:
+    filters = [look.where(rfc3339(BEGAN_MS + size // 2 * MS_APART)) for size in sizes]
+    asked = [partial(store.workflows, TENANT, where, Page(50)) for store, where in zip(stores, filters, strict=True)]
+    return await _in_turns(asked, rounds)
 
-    async def load() -> None:
+
+async def _loaded(
+    stores: Sequence[SqliteStore], sizes: Sequence[int], kinds: Sequence[Kind], rounds: int
+) -> list[list[float]]:
+    sealer, chance, any_id = gate_on(stores[0]).parts.sealer, random.Random(sizes[-1]), kinds[1].copy(1).stream[:-12]
+
+    async def load(store: SqliteStore, size: int) -> None:
+        number = chance.randrange(1, size, WAITING_SHARE)
         states = States(store, sealer, capacity=1, snapshot_every=200)
-        assert await states.fresh(TENANT, chance.choice(ids)) is not None
+        assert await states.fresh(TENANT, f"{any_id}{number:012x}") is not None
 
-    return {"lists": lists, "load_us": 1e3 * await _median_ms(10 * rounds, load)}
+    return await _in_turns([partial(load, store, size) for store, size in zip(stores, sizes, strict=True)], rounds)
 
 
-async def _median_ms(rounds: int, look: Callable[[], Awaitable[Any]]) -> float:
-    await look()
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
+async def _in_turns(asked: Sequence[Callable[[], Awaitable[Any]]], rounds: int) -> list[list[float]]:
+    """What each of them took in each round, in milliseconds; another one begins each round."""
+    taken: list[list[float]] = [[] for _ in asked]
+    for look in asked:
         await look()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) * 1e3
+    for number in range(rounds):
+        for place in range(len(asked)):
+            index = (number + place) % len(asked)
+            began = time.perf_counter()
+            await asked[index]()
+            taken[index].append((time.perf_counter() - began) * 1e3)
+    return taken
+
+
+def _last_over_first(taken: Sequence[Sequence[float]]) -> float:
+    return statistics.median(last / first for first, last in zip(taken[0], taken[-1], strict=True))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -317,6 +319,44 @@ async def test_a_page_of_a_list_is_read_off_an_index(
     assert "TEMP B-TREE" not in plan
     equal = sum(value is not None for value in (where.status, where.owner, where.template, where.blocked_on))
     assert plan.count("=?") >= equal + 1, "the tenant, and every filter of the pair"
+
+
+async def test_a_page_of_a_list_takes_the_same_steps_however_many_runs_there_are(
+    store: SqliteStore, path: Path
+) -> None:
+    looks = (
+        *(Filter(), Filter(status="waiting"), Filter(status="paused"), Filter(template="t")),
+        *(Filter(owner="ann"), Filter(blocked_on="approval"), Filter(blocked_on="approval:nobody")),
+        *(Filter(started_before="2026-11-21T09:00:00.000Z"), Filter(template="u", status="waiting")),
+        *(Filter(owner="ann", status="paused"), Filter(status="waiting", blocked_on="approval")),
+    )
+    connection = connect(path, write=False)
+    connection.execute("SELECT count(*) FROM workflows").fetchall()  # reads the schema, which takes steps too
+    steps: list[list[int]] = []
+    for runs in (200, 1_400):
+        rows = [
+            a_workflow(
+                f"wf_{number}",
+                template=f"{'tu'[number % 2]}@1",
+                status="waiting" if number % 2 == 0 else "completed",
+                blocked_on="approval:cat" if number % 2 == 0 else None,
+                started_at=f"2026-11-21T08:{number // 60:02d}:{number % 60:02d}.000Z",
+            )
+            for number in range(runs)
+        ]
+        await asyncio.gather(*(store.append(a_batch(row.workflow_id, workflow=row)) for row in rows))
+        steps.append([_steps(connection, *WORKFLOWS.query("acme", look, Page(50))) for look in looks])
+    connection.close()
+    assert steps[0] == steps[1]
+
+
+def _steps(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> int:
+    """How many instructions SQLite's machine takes for it."""
+    count = itertools.count()
+    connection.set_progress_handler(lambda: next(count) < 0, 1)
+    connection.execute(sql, values).fetchall()
+    connection.set_progress_handler(None, 1)
+    return next(count)
 
 
 async def test_many_events_in_one_batch_and_large_ones(store: SqliteStore) -> None:
