@@ -13,8 +13,12 @@ import jsonschema
 import pytest
 
 import charter.schemas
-from charter.model.base import LINE
+from charter.errors import InvalidInput
+from charter.model import commands as cmd
+from charter.model.base import FREE_LINE, LINE
+from charter.server.mcp.calling import command_of
 from tests.doors.calls import ERAS
+from tests.joined import JOINED, MISJOINED
 from tests.support import AGENT, CAROL, Harness
 
 HIDDEN = ("Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn")
@@ -71,3 +75,21 @@ def test_the_pattern_for_one_line_keeps_them_out_all_the_same(char: str) -> None
     assert not re.search(LINE, f"a{char}b")
     assert not jsonschema.Draft202012Validator(schema).is_valid(f"a{char}b")
     assert re.search(LINE, "Ärger – 日本 👍 u2028 \\")
+    assert re.search(FREE_LINE, "\u0645\u06cc\u200c\u062e")
+    if char not in "\u200c\u200d":
+        assert not re.search(FREE_LINE, f"a{char}b")
+
+
+@pytest.mark.parametrize("text", [text for _, text in JOINED], ids=[name for name, _ in JOINED])
+def test_a_purpose_may_be_written_in_any_script_and_an_id_may_not(text: str) -> None:
+    assert command_of(cmd.StartWorkflow, {"template": "t", "purpose": text}).purpose == text
+    for name in ("case_id", "idempotency_key", "template"):
+        if {"\u200c", "\u200d"} & set(text):
+            with pytest.raises(InvalidInput, match=name):
+                command_of(cmd.StartWorkflow, {"template": "t", "purpose": "x", name: text})
+
+
+@pytest.mark.parametrize("text", MISJOINED)
+def test_a_joiner_in_a_purpose_that_joins_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="purpose: One line without control or invisible characters is required"):
+        command_of(cmd.StartWorkflow, {"template": "t", "purpose": text})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from charter.manifests.plain_text import fenced, look_alikes, one_line, plain
 from charter.manifests.redaction import redact, redact_result, shown_fields
+from charter.model.joiners import all_needed
 from charter.model.tool import ShownArgument, ToolManifest
+from tests.joined import JOINED, MISJOINED
 
 MARK = {"$redacted": True}
 SECRET = "Zq7-secret-Zq7"
@@ -129,6 +132,26 @@ def test_a_flood_of_arguments_is_counted() -> None:
     assert shown_fields(tool(), {f"k{n}": n for n in range(100)})[-1].value == "60 more arguments are not shown"
 
 
+@pytest.mark.parametrize("text", MISJOINED)
+def test_a_joiner_that_joins_nothing_is_taken_out_and_told(text: str) -> None:
+    assert re.match(r"\[\d+ hidden characters? taken out", plain(text))
+    assert all_needed(plain(text))
+
+
+@given(
+    st.text(
+        alphabet="a\u0645\u0627\u094d\u0915\u0301\u200b\u200c\u200d\ufe0f\U0001f469\U0001f3fd\u2764 \n", max_size=20
+    )
+)
+def test_whatever_joiners_are_left_join_something(text: str) -> None:
+    assert all_needed(plain(text).replace("⏎\n│ ", "\n"))
+
+
+def test_joiners_do_not_bring_back_a_pile_of_marks() -> None:
+    pile = "\u0915" + "\u094d\u200d" * 50
+    assert len(plain(pile)) < 80
+
+
 @pytest.mark.parametrize(
     "hostile", ["\u202egpj.exe", "a\u200bb", "a\x1b[2Jb", "a\x00b", "\u2066x\u2069", "x\U000e0041", "a\ufe0f", "\u3164"]
 )
@@ -140,8 +163,8 @@ def test_what_cannot_be_seen_is_taken_out_and_told(hostile: str) -> None:
 
 @given(st.text())
 def test_shown_text_is_printable(text: str) -> None:
-    assert plain(text).replace("\n", "").isprintable()
-    assert one_line(text).isprintable()
+    for shown in (plain(text).replace("\n", ""), one_line(text)):
+        assert shown.replace("\u200c", "").replace("\u200d", "").isprintable()
 
 
 @pytest.mark.parametrize("word", ["p\u0430ypal", "\u0430\u0440\u0440\u04cf\u0435", "ΑΒΕ", "\uff50aypal", "𝐩𝐚𝐲"])
@@ -153,7 +176,17 @@ def test_letters_that_pass_for_others_are_named(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Müller", "naïve café", "Привет мир", "日本語テキスト", "GmbHの契約", "Καλημέρα", "x²"]
+    "text",
+    [
+        "Müller",
+        "naïve café",
+        "Привет мир",
+        "日本語テキスト",
+        "GmbHの契約",
+        "Καλημέρα",
+        "x²",
+        *(text for _, text in JOINED),
+    ],
 )
 def test_honest_text_of_other_languages_is_left_alone(text: str) -> None:
     assert plain(text) == text

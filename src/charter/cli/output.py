@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charter.manifests.plain_text import one_line, plain
+from charter.model.joiners import JOINERS, needed
 from charter.model.next_steps import said_at
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.", show_default=False)]
@@ -27,7 +28,13 @@ def safe(text: str) -> str:
 
 
 def _visible(line: str) -> str:
-    return line if line.isascii() and line.isprintable() else "".join(c for c in line if c.isprintable())
+    if line.isprintable():
+        return line
+    return "".join(
+        char
+        for at, char in enumerate(line)
+        if char.isprintable() or (char in JOINERS and needed(line[:at], char, line[at + 1 :]))
+    )
 
 
 def todo(next_step: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from charter.model.approval import ApprovalVerdict, GrantBounds, Signature
-from charter.model.base import Id, Json, JsonObject, LongText, Model, ShortText
+from charter.model.base import FreeLine, Id, Json, JsonObject, LongText, Model, ShortText
 from charter.model.effect import EffectOutcome
 from charter.model.principal import Channel
 from charter.model.signal import Signal
@@ -28,7 +28,7 @@ class StartWorkflow(Model):
     kind: Literal["start_workflow"] = "start_workflow"
     template: ShortText
     input: JsonObject = Field(default_factory=dict)
-    purpose: ShortText
+    purpose: FreeLine
     case_id: ShortText | None = None
     idempotency_key: ShortText | None = None
     dry_run: bool = False

@@ -1,8 +1,8 @@
 """Text that strangers wrote, made safe to show to a person who decides by it.
 
-What cannot be seen or turns the reading order around is taken out and counted; letters that pass for others are
-named; what is long is cut in the middle and says so. The result is plain text: nothing in it is markup, and a door
-that renders Markdown puts it into :func:`fenced`.
+What cannot be seen or turns the reading order around is taken out and counted, but for joiners that words need; letters
+that pass for others are named; what is long is cut in the middle and says so. The result is plain text: nothing in it is
+markup, and a door that renders Markdown puts it into :func:`fenced`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from charter.model.joiners import EMOJI_STYLE, JOINERS, needed
+
 HEAD, TAIL = 1500, 400
 HEAD_LINES, TAIL_LINES = 40, 10
 _CONTINUED = "⏎\n│ "
 _INVISIBLE_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _MAX_MARKS = 2
+_JOINING = JOINERS + EMOJI_STYLE
+_NEAR = 32
 _WORD = re.compile(r"\w+")
 _REMARK = re.compile(r"\[([^\]\n]*)\] ")
 _CONFUSABLE_SCRIPTS = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "GEORGIAN"})
@@ -122,9 +126,13 @@ def _without_hidden(text: str) -> tuple[str, int]:
         return text, 0
     kept: list[str] = []
     hidden = marks = 0
-    for char in text:
-        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
-        if _is_hidden(char) or marks > _MAX_MARKS:
+    for at, char in enumerate(text):
+        joins = char in _JOINING
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") and not joins else marks * joins
+        # What stands before is looked for among what is kept: nothing joins a mark that was taken out.
+        if joins and needed("".join(kept[-_NEAR:]), char, text[at + 1 : at + 1 + _NEAR]):
+            kept.append(char)
+        elif _is_hidden(char) or marks > _MAX_MARKS:
             hidden += 1
         else:
             kept.append(" " if unicodedata.category(char) == "Zs" else char)

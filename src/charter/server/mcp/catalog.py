@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from charter.model.actions import AgentActions
-from charter.model.base import LINE, Json, JsonObject
+from charter.model.base import FREE_LINE, LINE, Json, JsonObject
 from charter.model.commands import BATCH
 from charter.model.reply import (
     Advanced,
@@ -146,7 +146,7 @@ def _start(templates: Sequence[tuple[str, str]], default_template: str) -> OwnTo
             "purpose": {
                 "type": "string",
                 "maxLength": 500,
-                "pattern": LINE,
+                "pattern": FREE_LINE,
                 "description": "What this work is for, in a sentence. Policies and approvers see it.",
             },
             "case_id": {
