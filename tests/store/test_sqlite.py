@@ -8,6 +8,7 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from charter.errors import CharterError, IntegrityError, Misconfigured, Unavailable
 from charter.store.port import Batch, Claim, Filter, Page, Sealed
 from charter.store.sqlite import SqliteStore, writer
+from charter.store.sqlite import connection as connection_module
 from charter.store.sqlite.connection import connect, lengthen_log
 from charter.store.sqlite.listing import APPROVALS, WORKFLOWS, Listing
 from charter.store.sqlite.migrating import migrate, migrations, statements
@@ -184,6 +186,50 @@ async def test_a_lock_held_too_long_is_told_and_later_appends_go_on(store: Sqlit
     raw.close()
     await store.append(a_batch("wf_1", 0))
     assert len(await whole_log(store, "acme")) == 1
+
+
+def files_of(path: Path) -> list[Path]:
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
+def replaced(path: Path, aside: Path, copied: bool | None) -> None:
+    """The file is moved away with its log; a copy of it, another, or (None) nothing is in its place."""
+    copy = aside / "copy.db"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("VACUUM INTO ?", (str(copy),))
+    for file in files_of(path):
+        file.rename(aside / file.name)
+    if copied is not None:
+        path.write_bytes(copy.read_bytes() if copied else b"")
+
+
+def put_back(path: Path, aside: Path) -> None:
+    for file in files_of(path):
+        (aside / file.name).replace(file)
+
+
+@pytest.mark.guarantee("G6")
+@pytest.mark.parametrize("copied", [None, False, True])
+async def test_nothing_is_acknowledged_into_a_file_that_was_moved_deleted_or_replaced(
+    store: SqliteStore,
+    path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    copied: bool | None,
+) -> None:
+    """SQLite would go on writing into the file that it has open, and all of that would be gone at its end."""
+    monkeypatch.setattr(connection_module, "LOOK_SECONDS", 0)
+    aside = tmp_path_factory.mktemp("aside")
+    await store.append(a_batch("wf_1", 0))
+    replaced(path, aside, copied)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as caught:
+            await store.append(a_batch("wf_2", 0))
+        assert caught.value.error_code == "store_replaced"
+        assert "-wal" in caught.value.next_step
+    put_back(path, aside)
+    await store.append(a_batch("wf_2", 0))
+    assert len(await whole_log(store, "acme")) == 2
 
 
 async def test_the_event_loop_commits_only_what_nobody_makes_it_wait_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -15,6 +16,8 @@ Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
 BUSY_SECONDS = 10.0
 CHECKPOINT_PAGES = 4000
 """About 16 MB of log between checkpoints into the main file: fewer, larger ones keep the tail of latencies short."""
+LOOK_SECONDS = 0.05
+"""Between two looks whether the file is still the one that was opened: a look costs what a small part of a commit does."""
 _WAL_BYTES_KEPT = 64 * 1024 * 1024
 _FRAME = 4096 + 24
 
@@ -98,6 +101,37 @@ def _fill(log: FileIO, start: int, end: int) -> None:
     except OSError:
         log.truncate(start)  # the disk is full: commits may have what is left of it
         raise
+
+
+class Place:
+    """Where the opened file is. SQLite itself goes on writing into one that was moved, deleted or replaced."""
+
+    __slots__ = ("_looked", "_path", "_was")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        (self._path,) = (row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
+        self._was, self._looked = _identity(self._path), 0.0
+
+    def check(self) -> None:
+        """Raises ``Unavailable`` (``store_replaced``). It looks every ``LOOK_SECONDS``, not at each commit."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        if _identity(self._path) != self._was:
+            raise Unavailable(
+                f"The store's file {self._path} was deleted, moved or replaced while Charter had it open.",
+                code="store_replaced",
+                next_step="Stop every Charter that uses it, put the right file there with its -wal, and start again.",
+            )
+        self._looked = now
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_private(path: Path) -> None:

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from charter.audit.envelope import LeafDraft
-from charter.errors import CharterError
+from charter.errors import CharterError, Unavailable
 from charter.store.port import Appended, Batch
 from charter.store.sqlite.book import Book
-from charter.store.sqlite.connection import CHECKPOINT_PAGES, lengthen_log, translate
+from charter.store.sqlite.connection import CHECKPOINT_PAGES, Place, lengthen_log, translate
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -83,6 +83,7 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._book = Book(connection)
+        self._place = Place(connection)
         self._queue: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._turn: deque[_Append] = deque()
         self._using = threading.Lock()
@@ -198,6 +199,10 @@ class Writer:
 
     def _checkpoint(self) -> None:
         # Here and not within COMMIT, where SQLite does it by itself: it takes as long as many commits.
+        try:
+            self._place.check()
+        except Unavailable:
+            return  # the log at this path is another file's; the next commit tells
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         lengthen_log(self._connection, self._due)
@@ -230,6 +235,7 @@ class Writer:
         try:
             if not begun:
                 self._connection.execute("BEGIN IMMEDIATE")
+            self._place.check()
             for entry, answer in zip(appends, self._book.write(appends), strict=True):
                 entry.answer = answer
                 self._frames += len(entry.drafts)
