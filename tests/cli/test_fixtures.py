@@ -77,6 +77,8 @@ def test_a_dry_run_answers_as_the_run_that_was_recorded(project: Project) -> Non
     config = folder / "charter.toml"
     config.write_text(config.read_text().replace('#fixtures = "fixtures.yaml"', 'fixtures = "fixtures.yaml"'))
     (notes / "vault.md").unlink()  # nothing is called: the answers are those of then
+    simulated = project.ok("simulate", "look", "--fixtures", f"@{file}", "--json").json
+    assert (simulated["status"], simulated["output"]["notes"]) == ("completed", ["other"])
     dry = project.ok("workflows", "show", run_of(project, dry_run=True), "--role", "operator", "--json").json
     assert dry["steps"] == {"found": "completed", "read": "completed", "gone": "skipped", "why": "completed"}
     assert dry["output"]["notes"] == ["other"], "what somebody wrote outweighs what was recorded"

@@ -71,7 +71,12 @@ async def test_a_run_of_another_template_undoes_a_step_and_is_on_both_records(op
     undo = {"id": "undo", "type": "workflow", "template": "refund", "input": {"of": "{{ steps.pay.status }}"}}
     refund = template("refund", {"id": "back", **read("{{ trigger.of }}")})
     desk = await opened(templates=(template("flow", PAY, undo, AGREE), refund))
-    ended = await cancelled(desk)
+    run = await desk.start("flow")
+    await desk.engine.settle()
+    await desk.gate.handle(ANN, cmd.CancelWorkflow(workflow_id=run.workflow_id))
+    other = await opened(templates=(refund,))  # that process dies, and another one undoes
+    await other.engine.settle()
+    ended = await other.queries.workflow(AGENT, run.workflow_id)
     assert (ended.status, ended.steps["undo:pay"]) == ("cancelled", "completed")
     assert (await desk.last(ended.workflow_id, "WORKFLOW_CANCELLED"))["compensated"] == ["pay"]
     child = await desk.queries.workflow(AGENT, ended.children["undo:pay"])
@@ -91,6 +96,15 @@ async def test_an_agent_undoes_a_step_by_governed_calls_and_by_no_others(opened:
         tuple(undo["allowed_tools"]),
     )
     work = Work(desk, held.workflow_id, held.invocations[0].agent_invocation_id)
+    told = (await desk.queries.actions(AGENT, held.workflow_id)).invocations[0]
+    may = {item.name: item.may for item in (*told.verbs, *told.tools)}
+    assert (may["counter__write_idempotent"], may["counter__read"], may["complete_step"]) == (
+        "needs_approval",
+        "no",
+        "yes",
+    )
+    described = {tool.name for tool in await desk.queries.tools(AGENT, held.workflow_id, work.invocation_id)}
+    assert described == set(undo["allowed_tools"])
     with pytest.raises(CharterError) as refused:
         await work.invoke("counter__read", what="more")
     assert refused.value.error_code == "tool_not_allowed"

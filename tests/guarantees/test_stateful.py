@@ -348,12 +348,32 @@ class Governed(RuleBasedStateMachine):
         self.handle(run[0], who, complete if how == "complete" else cmd.CancelWorkflow(workflow_id=run[1]))
         self.drive()
 
-    @rule(tenant=TENANT, ways=SEND, people=st.lists(DECIDERS, min_size=3, max_size=6), fuse=FUSE, after=st.booleans())
-    def a_whole_flow(self, tenant: str, ways: list[str], people: list[str], fuse: int, after: bool) -> None:
-        """A run with steps of its own: the agent hands over, the engine calls tools, people are asked on the way."""
+    @rule(
+        data=st.data(),
+        tenant=TENANT,
+        ways=SEND,
+        people=st.lists(DECIDERS, min_size=3, max_size=6),
+        fuse=FUSE,
+        after=st.booleans(),
+        granted=st.booleans(),
+    )
+    def a_whole_flow(
+        self,
+        data: st.DataObject,
+        tenant: str,
+        ways: list[str],
+        people: list[str],
+        fuse: int,
+        after: bool,
+        granted: bool,
+    ) -> None:
+        """A run with steps of its own: the agent hands over, the engine calls tools, people are asked on the way, unless one
+        of them has given a grant for the first."""
         known = len(self.runs)
-        self.begin(tenant, "agent:a", cmd.StartWorkflow(template="flow", purpose="test"))
+        self.begin(tenant, "agent:a", cmd.StartWorkflow(template="flow", purpose="test", case_id="7"))
         for run in self.runs[known:]:
+            if granted:
+                self.give(run, people[0], "box__note", 2, case=data.draw(st.booleans()))
             self.handle(tenant, "agent:a", cmd.CompleteStep(**self.ids(run), output={"done": True}))
         self.runner.ways.extend(ways)
         self.runner.fuse.light(fuse, after=after)
@@ -409,6 +429,20 @@ class Governed(RuleBasedStateMachine):
         self, data: st.DataObject, who: str, tool: str, most: int, uses: int, hours: int, case: bool, channel: Any
     ) -> None:
         run = self.pick(data, self.live() or self.runs)
+        self.give(run, who, tool, most, uses=uses, hours=hours, case=case, channel=channel)
+
+    def give(
+        self,
+        run: tuple[str, str, str],
+        who: str,
+        tool: str,
+        most: int,
+        *,
+        uses: int = 1,
+        hours: int = 24,
+        case: bool = False,
+        channel: Any = "cli",
+    ) -> None:
         bounds = GrantBounds(
             tool=tool,
             arguments={"properties": {"n": {"maximum": most}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,8 @@ def simulate(
         str, typer.Option("--decisions", help="Who answers what, what agents do, which signals come: JSON or @FILE.")
     ] = "{}",
     fixtures: Annotated[
-        str, typer.Option("--fixtures", help="What tools answer, by step id or tool name: JSON or @FILE.")
+        str,
+        typer.Option("--fixtures", help="What tools answer, by step id or tool name: JSON or @FILE (JSON or YAML)."),
     ] = "{}",
     at: Annotated[str | None, typer.Option("--at", help="When the run starts (RFC 3339). Default: now.")] = None,
     as_json: Json = False,
@@ -35,7 +37,7 @@ def simulate(
         template,
         arguments_from(input_, "--input"),
         decisions=arguments_from(decisions, "--decisions"),
-        fixtures=arguments_from(fixtures, "--fixtures"),
+        fixtures=_fixtures(fixtures),
         config=chosen_config.get(),
         at=at,
     )
@@ -47,6 +49,15 @@ def simulate(
         raise typer.Exit(WAITS)
     if done.status != "completed":
         raise typer.Exit(REFUSED)
+
+
+def _fixtures(given: str) -> dict[str, Any]:
+    """As `[tools] fixtures` names them, in YAML too."""
+    if not given.startswith("@") or not given.endswith((".yaml", ".yml")):
+        return arguments_from(given, "--fixtures")
+    from charter.server.fixture_file import read_fixtures
+
+    return dict(read_fixtures(Path(given[1:])))
 
 
 def _show(done: Simulation) -> None:

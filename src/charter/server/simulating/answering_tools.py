@@ -22,8 +22,10 @@ class AnsweringTools:
         self.used: set[str] = set()
 
     async def run(self, effect: Effect, **_: Any) -> EffectOutcome:
-        """The fixture of the step (for the workflow's own calls), else of the tool, else a sample of its output."""
-        names = [effect.step_id, effect.tool.name] if effect.for_step else [effect.tool.name]
+        """The fixture of ``STEP`` or ``TEMPLATE/STEP`` (for the workflow's own calls), else of the tool, else a sample of its
+        output."""
+        step = (effect.step_id, f"{effect.template.partition('@')[0]}/{effect.step_id}") if effect.for_step else ()
+        names = (*step, effect.tool.name)
         name = next((name for name in names if name in self._fixtures), None)
         outcome = _sampled(effect.tool) if name is None else told(self._taken(name))
         return outcome.model_copy(update={"meta": {MARK: True}})
