@@ -57,11 +57,20 @@ def more(url: str) -> JsonObject:
         {"id": "mail", "type": "notification", "email": mail, "wait": True},
         {"id": "book", "type": "external", "url": f"{url}/book", **book},
         {"id": "unbook", "type": "external", "url": f"{url}/unbook", **unbook},
+        action("note", "read", {"compensate": {"step": "unnote"}}, what="note"),
+        {"id": "unnote", "type": "workflow", "template": "back"},
         action("pay", "charge", {"compensate": UNDO}, account="a", cents=1),
         action("fail", "refuse"),
     ]
     return {"name": "more", "version": "1", "steps": steps}
 
+
+BACK: JsonObject = {
+    "name": "back",
+    "version": "1",
+    "steps": [action("refund", "charge", account="back", cents=1)],
+}
+"""The run by which a step of the other is undone."""
 
 EACH: JsonObject = {
     "name": "each",
@@ -105,7 +114,7 @@ class Others(Helpers):
 
     async def over(self) -> bool:
         rows, _ = await self.charter.store.workflows("default", Filter(), Page(limit=1000))
-        wanted = 2 if self.scheduled else 1
+        wanted = 3 if self.scheduled else 2
         return len(rows) >= wanted and all(row.status in ("completed", "failed") for row in rows)
 
 
@@ -150,6 +159,7 @@ async def test_a_server_that_dies_brings_work_mail_polls_and_what_is_undone_to_t
 def installed(folder: Path, manifest: UpstreamManifest, web: Site, box: MailBox, *, scheduled: bool) -> Served:
     served = prepared(folder, manifest, web)
     (folder / "templates" / "more.json").write_text(json.dumps(more(web.url)))
+    (folder / "templates" / "back.json").write_text(json.dumps(BACK))
     if scheduled:
         (folder / "templates" / "each.json").write_text(json.dumps(EACH))
     mail = f'[email]\nhost = "127.0.0.1"\nport = {box.port}\nsecurity = "none"\nsender = "c@example.com"\n'
@@ -164,7 +174,9 @@ def check(runs: dict[str, list[Any]], workflow_id: str, upstream: Counting, web:
     events = runs[workflow_id]
     types = Counter(event.type for event in events)
     assert events[-1].type == "WORKFLOW_FAILED"
-    assert events[-1].data["compensated"] == ["pay", "book"], "the last one first"
+    assert events[-1].data["compensated"] == ["pay", "note", "book"], "the last one first"
+    backs = [each for each in runs.values() if each[0].data["template"] == "back@1"]
+    assert [each[0].data["parent_step_id"] for each in backs] == ["undo:note"], "one child, however often it died"
     assert types["APPROVAL_REQUESTED"] == types["APPROVAL_DECISION"] == types["AGENT_INVOKE"] - 1 == 1
     assert [event.data["outcome"] for event in events if event.type == "GATE_CHECKED"] == ["waiting", "waiting", "open"]
     calls = {event.data["effect_id"]: event.data["step_id"] for event in events if event.type == "TOOL_INVOKE"}
@@ -179,7 +191,7 @@ def check(runs: dict[str, list[Any]], workflow_id: str, upstream: Counting, web:
     assert Counter(path for path, _ in keys) == {"/book": 1, "/unbook": 1}, "one request each, however often sent"
     ticks = [each for each in runs.values() if each[0].data["template"] == "each@1"]
     charged = Counter(call["account"] for call in upstream.calls("charge"))
-    assert charged == Counter({"a": 1, "tick": len(ticks)}), "no charge is lost or doubled"
+    assert charged == Counter({"a": 1, "back": 1, "tick": len(ticks)}), "no charge is lost or doubled"
     minutes = Counter(each[0].data["caused_by"]["due_at"] for each in ticks)
     assert all(count == 1 for count in minutes.values()), "a time starts one run"
     assert all(any(event.type in ENDED for event in each) for each in runs.values())
