@@ -2,7 +2,7 @@
 
 Refused: a name given twice in one object (of which some readers take the first and some the last, RFC 8259 section 4),
 NaN and the infinities, numbers that become infinite, half a surrogate pair, and bytes that are not UTF-8 (RFC 7493).
-A kept decoder of the standard library with a hook: measured at 7 µs more than without one for a call of 1 kB.
+A kept decoder of the standard library with a hook: measured at 10 µs more, all told, for a call of 1 kB.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _read(given: str | bytes, decoder: json.JSONDecoder) -> Any:
     try:
         text = given.decode() if isinstance(given, bytes) else given.encode().decode()
         value = decoder.decode(text)
-        if "\\ud" in text or "\\uD" in text:  # which most emoji are, escaped, in whole pairs
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):  # which most emoji are, escaped, in whole pairs
             json.dumps(value, ensure_ascii=False).encode()
     except _Refused as refused:
         raise refused.error from None
