@@ -93,6 +93,24 @@ def test_jumps_count_from_zero_and_a_condition_that_is_jumped_over_decides_nothi
     assert done == ["small", *path]
 
 
+@pytest.mark.parametrize(
+    ("said", "so"), [({"on_failure": "skip"}, "completed"), ({"retry_config": {"max_attempts": 2}}, "running")]
+)
+def test_an_approval_whose_failure_is_met_fails_when_nobody_answers_and_pays_nothing(
+    said: dict[str, Any], so: str
+) -> None:
+    document = changed(INDEXED, "steps/3/config", {**INDEXED["steps"][3]["config"], "timeout_hours": 1, **said})
+    bound = read_bindings("actions: {pay_claim: {tool: box__read}}", "b.yaml")
+    run = Run(read(document, bound).template).start({"total": 100, "id": 7})
+    run.wait(3600).advance()
+    assert (run.state.status, [item.status for item in run.state.approvals.values()]) == (so, ["expired"])
+    assert run.steps()["lead"] == ("skipped" if so == "completed" else "retrying")
+    assert "TOOL_INVOKE" not in run.types()
+    with pytest.raises(InvalidInput) as refused:
+        read(changed(document, "steps/3/config/on_timeout", "reject"), bound)
+    assert "when nobody answers" in str(refused.value.detail)
+
+
 def test_every_program_of_three_conditions_takes_the_steps_that_jumping_would() -> None:
     targets = ["continue", "skip_to:2", "skip_to:3", "skip_to:4"]
     for first, second, a, b in product(targets, ["continue", "skip_to:3", "skip_to:4"], [True, False], [True, False]):

@@ -179,6 +179,7 @@ class Indexed:
 
     def _late(self, config: Node) -> JsonObject:
         """What follows when nobody decides in time; ``escalate`` says to whom, by ``escalate_to`` or ``escalation``."""
+        said = "on_timeout" in config
         late = config.one_of("on_timeout", _LATE, "reject")
         more = config.node("escalation", "escalation")
         after = config.seconds(**_ESCALATING)
@@ -188,8 +189,9 @@ class Indexed:
         after = after or more.seconds(after_hours=3600, after_minutes=60, after_days=86_400)
         lasts = more.seconds(**_PATIENCE)
         more.done("approvers after_hours timeout_hours")
-        made: JsonObject = {"on_timeout": "fail"} if late is not None and _LATE[late] == "fail" else {}
-        wanted = late is not None and _LATE[late] == "escalate"
+        meant = None if late is None else _LATE[late]
+        made: JsonObject = {"on_timeout": meant} if said and meant in ("fail", "reject") else {}
+        wanted = meant == "escalate"
         if given is None:
             if wanted or after is not None:
                 mend = "Say to whom: escalate_to: {type: role, value: NAME}."
