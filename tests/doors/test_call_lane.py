@@ -194,6 +194,41 @@ async def test_a_client_that_leaves_cancels_its_call(charter: Harness, served: S
             await anyio.sleep(0.05)
 
 
+@pytest.mark.guarantee("G10")
+@pytest.mark.parametrize("ping_seconds", [0.01, 30])
+async def test_a_call_that_the_end_of_the_server_cuts_off_is_told_not_to_be_repeated(
+    charter: Harness, served: Served, keys: Keys, ids: dict[str, str], ping_seconds: float
+) -> None:
+    """The web server cancels what is still under way after its time, and would answer for it with a bare 500."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def unused(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("the lane passed it on")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.ensure_future(lane(scope, receive, send)))
+        await tasks[0]
+
+    backend = bearer_backend(TokenVerifier(served.settings, keys))
+    lane = call_lane.CallLane(
+        unused, server=served.server, backend=backend, limit_bytes=10_000, ping_seconds=ping_seconds
+    )
+    body = json.dumps(message("every__slow", {**ids, "seconds": 600, "steps": 1})).encode()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=served.url, timeout=60) as http:
+        headers = headers_of(served, LANE, mcp_name="every__slow")
+        call = asyncio.ensure_future(http.post(served.url, content=body, headers=headers))
+        with anyio.fail_after(30):
+            while "TOOL_INVOKE" not in await charter.types(ids["workflow_id"]):  # noqa: ASYNC110 - what is on record
+                await anyio.sleep(0.05)
+        tasks[0].cancel()
+        response = await call
+    told = response.text.rpartition("data: ")[2] if ping_seconds < 1 else response.text
+    answer = json.loads(told)
+    assert response.status_code == (200 if ping_seconds < 1 else 503)
+    assert (answer["id"], answer["error"]["data"]["code"]) == (7, "stopping")
+    assert "Do not repeat" in answer["error"]["message"]
+
+
 async def test_a_long_silence_is_filled_with_pings(served: Served, keys: Keys, ids: dict[str, str]) -> None:
     async def unused(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("the lane passed it on")

@@ -32,15 +32,15 @@ from mcp.shared.inbound import (
 )
 from mcp.shared.message import MessageMetadata, ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
-from mcp_types import ErrorData, RequestId
+from mcp_types import INTERNAL_ERROR, ErrorData, RequestId
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from charter.errors import InvalidInput
+from charter.errors import InvalidInput, Unavailable
 from charter.model.base import JsonObject
 from charter.model.json_text import read_json
-from charter.server.json_rpc import again, body_messages, is_request_id
+from charter.server.json_rpc import Refusal, again, body_messages, is_request_id
 from charter.server.settings_model import MCP_PATH
 
 PING_SECONDS: Final = 15.0
@@ -156,8 +156,10 @@ class CallLane:
             gone.stop()
             await answer.finish(status, body)
         except asyncio.CancelledError:
-            if not gone.seen or task.uncancel() > 0:
+            if (answer.begun and not gone.seen) or task.uncancel() > 0:
                 raise
+            if not gone.seen:  # cut off by the server, which ends and waits for this call no longer
+                await answer.finish(503, _cut_off(call.request_id))
         finally:
             gone.stop()
 
@@ -207,6 +209,7 @@ class _Answer:
         self._send, self._ping_seconds = send, ping_seconds
         self._pinging: asyncio.Task[None] | None = None
         self._streams = False  # the pings may be stopped before they have said so
+        self.begun = False
         self._timer: asyncio.TimerHandle | None = None
 
     def kept_alive(self) -> _Answer:
@@ -240,6 +243,7 @@ class _Answer:
 
     async def finish(self, status: int, body: bytes) -> None:
         """Send the answer; a stream has said 200 already, and the error stands in its last event."""
+        self.begun = True
         if self._streams:
             event = b"event: message\r\ndata: " + body + b"\r\n\r\n"
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
@@ -283,6 +287,17 @@ def _is_plain_call(message: JsonObject) -> bool:
     if not isinstance(params.get("arguments", {}), dict) or not isinstance(params.get("_meta"), dict):
         return False
     return "progressToken" not in params["_meta"]
+
+
+def _cut_off(request_id: RequestId) -> bytes:
+    """What a client is told whose call was still under way when Charter had to end: the call is not to be made again."""
+    error = Unavailable(
+        "Charter stopped while this was under way; what it asked for may have been done.",
+        code="stopping",
+        next_step="Do not repeat it. When Charter is back, call get_workflow: it shows what ran, and what is in doubt.",
+    )
+    message = Refusal(INTERNAL_ERROR, error, request_id).message()
+    return orjson.dumps(message)
 
 
 async def _outcome(request_id: RequestId, result: Awaitable[JsonObject]) -> tuple[int, bytes]:

@@ -17,7 +17,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from charter.errors import InvalidInput
+from charter.errors import CharterError, InvalidInput
 from charter.model.base import JsonObject
 from charter.model.json_text import read_json
 from charter.model.plain_text import one_line
@@ -33,7 +33,7 @@ class Refusal:
     """Why a message is not taken, and to which request that is the answer (None: nobody can tell)."""
 
     code: int
-    error: InvalidInput
+    error: CharterError
     request_id: str | int | None = None
 
     def message(self) -> JsonObject:
