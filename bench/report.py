@@ -232,7 +232,10 @@ def _lists_part(measured: dict[str, Any]) -> str:
     rows = [("load and fold one", *(f"{point['load_us'] / 1e3:.2f}" for point in points))]
     rows += [(look, *(f"{point['lists'][look]:.2f}" for point in points)) for look in points[0]["lists"]]
     head = ("ms, median", *(f"{point['runs']:,} runs" for point in points))
-    said = "A page has fifty rows. Six runs of ten have ended, the others wait for times, signals, people and agents.\n"
+    said = (
+        "A page has fifty rows. Six runs of ten have ended, the others wait for times, signals, people and agents.\n"
+        "A thousand runs lie in the reading connection's cache; to load one of more reads a few pages anew.\n"
+    )
     picture = "![Loading and listing as runs grow](benchmarks/lists.svg)"
     return "\n".join(("## As runs grow\n", picture, "", _table(head, rows), said))
 
