@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.support import Project
 from tests.ports import free_port
+from tests.web import Says, site
 
 
 def checks(project: Project, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -85,3 +86,35 @@ def test_addresses_that_do_not_answer_are_named(
     assert code == 1
     assert {name for name, check in found.items() if check["state"] == "problem"} == {"telemetry", "checkpoints"}
     assert url in found["telemetry"]["text"]
+
+
+KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "one"}
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("says", "state", "text"),
+    [
+        (Says(200, {"keys": [KEY]}), "ok", "has 1 key"),
+        (Says(200, {"keys": []}), "problem", "no usable key"),
+        (Says(200, b"<html>"), "problem", "not JSON"),
+        (Says(500), "problem", "status 500"),
+        (Says(raw=HEAD + b" " * 300_000), "problem", "too big"),
+    ],
+)
+def test_the_identity_provider_is_asked_for_its_keys_as_the_server_asks(
+    project: Project, monkeypatch: pytest.MonkeyPatch, says: Says, state: str, text: str
+) -> None:
+    with site(lambda _: says) as provider:
+        monkeypatch.setenv("CHARTER_AUTH_JWKS_URL", provider.url)
+        monkeypatch.setenv("CHARTER_AUTH_ISSUER", provider.url)
+        found = checks(project)[1]["identity provider"]
+    assert (found["state"], text in found["text"]) == (state, True), found
+
+
+def test_a_collector_whose_answer_has_no_end_is_not_waited_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(lambda _: Says(raw=HEAD + b" " * 1000)) as collector:
+        monkeypatch.setenv("CHARTER_TELEMETRY_OTLP_ENDPOINT", collector.url)
+        assert checks(project)[1]["telemetry"]["state"] == "ok"

@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -276,7 +277,19 @@ def _provider(config: Settings) -> Check:
     url = config.auth.jwks_url
     if url is None:
         return Check("identity provider", "ok", "none: Charter's own tokens")
-    return _answers("identity provider", str(url), "Check [auth] jwks_url; tokens of the provider cannot be verified.")
+    import httpx2
+
+    from charter.server.jwks import JwksKeys
+
+    mend = "Check [auth] jwks_url; tokens of the provider cannot be verified."
+    try:
+        count = anyio.run(JwksKeys(str(url)).look)  # as the server fetches them
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+        return Check("identity provider", "problem", f"{url} does not answer ({type(error).__name__})", mend)
+    except ValueError as error:
+        reason = "not JSON" if isinstance(error, UnicodeDecodeError | JSONDecodeError) else str(error)
+        return Check("identity provider", "problem", f"{url} gives no JWK set that can be used ({reason})", mend)
+    return Check("identity provider", "ok", f"{url} has {count} key{'' if count == 1 else 's'}")
 
 
 def _telemetry(config: Settings) -> Check:
@@ -287,11 +300,12 @@ def _telemetry(config: Settings) -> Check:
 
 
 def _answers(name: str, url: str, next_step: str) -> Check:
-    """Any answer is one: a collector takes no GET."""
+    """Any answer is one: a collector takes no GET. Its body is not read: it may have no end."""
     import httpx2
 
     try:
-        httpx2.get(url, timeout=NET_SECONDS)
+        with httpx2.stream("GET", url, timeout=NET_SECONDS):
+            pass
     except httpx2.HTTPError as error:
         return Check(name, "problem", f"{url} does not answer ({type(error).__name__})", next_step)
     return Check(name, "ok", f"{url} answers")

@@ -58,6 +58,14 @@ class JwksKeys:
                 await self._refresh()
         return self._keys.get(kid) if self._age(self._fetched_at) < STALE_SECONDS else None
 
+    async def look(self) -> int:
+        """How many keys the provider has now that can be used.
+
+        Raises ``httpx2.HTTPError``, ``httpx2.InvalidURL`` or ``TimeoutError`` when it does not answer, ``ValueError`` when
+        what it answers is no JWK set.
+        """
+        return len(parse_jwks(await self._fetch()))
+
     def _age(self, since: float | None) -> float:
         return float("inf") if since is None else self._clock() - since
 
@@ -82,7 +90,7 @@ class JwksKeys:
                 client.stream("GET", self._url, headers={"accept": "application/json"}) as response,
             ):
                 if response.status_code != 200:
-                    raise ValueError("not 200")
+                    raise ValueError(f"status {response.status_code}")
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > MAX_BYTES:
