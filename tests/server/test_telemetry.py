@@ -23,9 +23,11 @@ from charter.errors import Denied
 from charter.gate.spans import ATTRIBUTES, MOMENTS, POLICY, STORE_APPEND, Attr, Metric, moment, policy
 from charter.model.events import PAYLOADS
 from charter.model.policy import Decision, Obligation
+from charter.server import telemetry_export
 from charter.server.settings import load_settings
 from charter.server.telemetry import Telemetry, current_trace_id, safe_attributes, workflow_link
 from tests.server.receiver import Receiver
+from tests.web import Says, site
 
 SECRET = "hunter2-correct-horse"
 DECISION = Decision(
@@ -335,3 +337,14 @@ def test_a_collector_that_takes_traces_only_is_sent_no_metrics() -> None:
         receiver.close()
     assert [span.name for span in receiver.spans] == [STORE_APPEND]
     assert receiver.instruments == set()
+
+
+@pytest.mark.parametrize(("length", "taken"), [(100, True), (telemetry_export.MAX_ANSWER + 1, False)])
+def test_a_collector_s_answer_is_read_to_a_bound(length: int, taken: bool) -> None:
+    """A longer one is no answer, so an endless one neither fills the memory nor holds up the end of the process."""
+    with site(lambda _: Says(200, b"x" * length)) as collector, telemetry_export.short_answers() as session:
+        if taken:
+            assert session.post(collector.url, data=b"spans", timeout=10).content == b"x" * length
+        else:
+            with pytest.raises(OSError, match="too long"):
+                session.post(collector.url, data=b"spans", timeout=10)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Final
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -17,8 +19,13 @@ from charter import __version__
 from charter.server.settings_model import Settings
 from charter.server.telemetry_shared import MAX_TEXT, chosen_ids
 
+if TYPE_CHECKING:
+    import requests
+
 EXPORT_SECONDS: Final = 2.0
 """For one export with all its retries; a collector that is gone must not hold up the end of the process."""
+MAX_ANSWER: Final = 65_536
+"""Bytes of a collector's answer."""
 MAX_NAME: Final = 256
 _EXCEPTION_TEXTS: Final = ("exception.message", "exception.stacktrace")
 
@@ -111,7 +118,9 @@ def otlp_spans(settings: Settings) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     headers = settings.telemetry.otlp_headers or None
-    return OTLPSpanExporter(endpoint=_endpoint(settings, "traces"), headers=headers, timeout=EXPORT_SECONDS)
+    return OTLPSpanExporter(
+        endpoint=_endpoint(settings, "traces"), headers=headers, timeout=EXPORT_SECONDS, session=short_answers()
+    )
 
 
 def otlp_metrics(settings: Settings) -> list[MetricReader]:
@@ -122,9 +131,35 @@ def otlp_metrics(settings: Settings) -> list[MetricReader]:
     headers = settings.telemetry.otlp_headers or None
     return [
         PeriodicExportingMetricReader(
-            OTLPMetricExporter(endpoint=_endpoint(settings, "metrics"), headers=headers, timeout=EXPORT_SECONDS)
+            OTLPMetricExporter(
+                endpoint=_endpoint(settings, "metrics"),
+                headers=headers,
+                timeout=EXPORT_SECONDS,
+                session=short_answers(),
+            )
         )
     ]
+
+
+def short_answers() -> requests.Session:
+    """A session that reads no answer without end: the exporter's own would fill the memory with it, and never stop."""
+    import requests
+
+    def read(response: requests.Response) -> requests.Response:
+        until, body = time.monotonic() + EXPORT_SECONDS, bytearray()
+        while part := response.raw.read1(MAX_ANSWER):
+            body += part
+            if len(body) > MAX_ANSWER or time.monotonic() > until:
+                response.close()
+                raise requests.exceptions.RequestException("the collector's answer is too long")
+        response.raw = BytesIO(body)
+        return response
+
+    class Session(requests.Session):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            return read(super().send(request, **{**kwargs, "stream": True}))
+
+    return Session()
 
 
 def _endpoint(settings: Settings, signal: str) -> str:
