@@ -18,6 +18,7 @@ async def uninterrupted(work: Awaitable[T]) -> tuple[T, asyncio.CancelledError |
 
     The caller puts its books in order and then raises the cancellation, if there is one. Work that is itself part of such work
     is carried already: nobody else knows its task. A future needs no task, which would take two turns of the event loop.
+    Work that failed leaves nothing to put in order: then the cancellation is raised, or else what the work raised.
     """
     if asyncio.current_task() in _carried:
         return await work, None
@@ -36,6 +37,8 @@ async def uninterrupted(work: Awaitable[T]) -> tuple[T, asyncio.CancelledError |
             await anyio.sleep(1)
         except asyncio.CancelledError as error:
             cancelled = error
+    if cancelled is not None and task.exception() is not None:
+        raise cancelled
     return task.result(), cancelled
 
 
