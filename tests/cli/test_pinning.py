@@ -159,7 +159,9 @@ def test_credentials_of_upstreams_are_referred_to_and_never_written(project: Pro
     """The child sees what its manifest names; the file holds a name. A secret in clear is refused."""
     file = tmp_path / "box_server.py"
     offer(file)
-    file.write_text("import os\nassert os.environ['BOX_TOKEN'] == 'hunter2', 'no key'\n" + file.read_text())
+    file.write_text(
+        "import os\nassert os.environ['BOX_TOKEN'] == 'hunter2\\nof two lines', 'no key'\n" + file.read_text()
+    )
     command = ["--", sys.executable, str(file)]
     missing = project.charter("upstream", "add", "box", "--env", "BOX_TOKEN=secret:box", *command)
     assert missing.code == 2
@@ -168,7 +170,7 @@ def test_credentials_of_upstreams_are_referred_to_and_never_written(project: Pro
     assert clear.code == 2
     assert "hunter2" not in clear.both
 
-    assert "hunter2" not in project.ok("secret", "set", "box", stdin="hunter2\n").both
+    assert "hunter2" not in project.ok("secret", "set", "box", stdin="hunter2\nof two lines\n").both
     project.ok("upstream", "add", "box", "--env", "BOX_TOKEN=secret:box", "--as", "oscar", *command)
     project.ok("tools", "diff", "box")
     for path in project.folder.rglob("*"):

@@ -227,8 +227,10 @@ async def test_nothing_is_acknowledged_into_a_file_that_was_moved_deleted_or_rep
             await store.append(a_batch("wf_2", 0))
         assert caught.value.error_code == "store_replaced"
         assert "-wal" in caught.value.next_step
+        assert store.trouble() == "store_replaced"
     put_back(path, aside)
     await store.append(a_batch("wf_2", 0))
+    assert store.trouble() is None
     assert len(await whole_log(store, "acme")) == 2
 
 

@@ -498,6 +498,8 @@ def test_who_handed_their_part_over_may_still_say_no() -> None:
     ("by", "to", "code"),
     [
         (BOB, "ann", "own_action"),  # started the run
+        (BOB, "nobody at all", "no_such_person"),
+        (BOB, "dan\u202e", "no_such_person"),  # what is shown is not what is there
         (BOB, "ANN", "own_action"),
         (BOB, "bob", "delegation_circle"),
         (DAN, "cat", "no_part"),

@@ -29,8 +29,10 @@ def _file() -> SecretFile:
 
 @commands.command("set")
 def set_(name: Name) -> None:
-    """Keep a secret: asked for without an echo, or the first line of standard input."""
-    value = getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    """Keep a secret: asked for without an echo, or the whole of standard input but for the line break at its end."""
+    value = (
+        getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    )
     _file().set(name, value)
     say(f"{name} is kept, encrypted. Refer to it in a manifest as `secret: {name}`.")
 

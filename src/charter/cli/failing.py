@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -38,6 +39,7 @@ from charter.errors import (
 )
 from charter.model.base import in_words
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONG = re.compile(r"\S{200,}")
 OK, REFUSED, USAGE, INTEGRITY, NO_CREDENTIAL, UNAVAILABLE, WAITS, BUG, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 70, 130
 _CODES: tuple[tuple[type[CharterError], int], ...] = (
@@ -104,6 +106,11 @@ def _failed(error: BaseException) -> int:
     if callable(message):  # typer's own: usage
         _tell_usage(error, str(message()))
         return USAGE
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        tell(
+            "The disk is full, or a limit on files is reached.", "Free space, then try again; nothing was half written."
+        )
+        return UNAVAILABLE
     if isinstance(error, OSError):
         tell(
             f"{error.filename or 'A file'}: {error.strerror or type(error).__name__}.", "Check the path and its rights."

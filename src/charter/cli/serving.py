@@ -121,7 +121,7 @@ async def _serve_http(config: Settings) -> None:
                 settings=bound,
                 verifier=tokens,
                 extra_routes=routes,
-                degraded=lambda: charter.registry.reload_code if charter.registry else None,
+                degraded=partial(_trouble, charter),
             )
             await serve_http(
                 app, bound, listening=listening, on_ready=lambda url: _ready(bound, url), drain=partial(_drain, charter)
@@ -137,6 +137,11 @@ async def _drain(charter: Charter) -> None:
         seconds = charter.settings.server.drain_seconds
         note(f"Charter is stopping: up to {seconds} s for {running} running call(s); a second signal ends it at once.")
     await charter.drain()
+
+
+def _trouble(charter: Charter) -> str | None:
+    """What is wrong with a server that goes on all the same: the code."""
+    return charter.store.trouble() or (charter.registry.reload_code if charter.registry is not None else None)
 
 
 def _keep_what_is_loaded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from typing import Literal
@@ -34,6 +35,14 @@ class Principal(Model):
         if self.acts_for:
             out["acts_for"] = self.acts_for
         return out
+
+
+_ID = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]{1,256}")
+
+
+def could_be_id(text: str) -> bool:
+    """Whether a credential can carry this id: up to 256 visible characters, no spaces."""
+    return _ID.fullmatch(text) is not None
 
 
 AGENT_APPROVER = "agent-approver"

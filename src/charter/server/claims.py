@@ -19,13 +19,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from charter.errors import Unauthenticated
-from charter.model.principal import Principal, PrincipalKind
+from charter.model.principal import Principal, PrincipalKind, could_be_id
 from charter.server.settings_model import Settings
 
 RESERVED = "charter"
 """Charter's own services are ``charter:…`` with the role ``charter``; no token may claim to be one."""
 
-_ID = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]{1,256}")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_ROLES = 200
 
@@ -36,8 +35,8 @@ def refused(code: str) -> Unauthenticated:
 
 
 def valid_id(value: Any) -> bool:
-    """An identifier of a principal: up to 256 visible characters, no spaces, not one of Charter's own."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None and not value.lower().startswith(f"{RESERVED}:")
+    """An identifier that a credential can carry, not one of Charter's own."""
+    return isinstance(value, str) and could_be_id(value) and not value.lower().startswith(f"{RESERVED}:")
 
 
 def _id(value: Any) -> str:

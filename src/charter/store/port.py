@@ -241,6 +241,10 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
+    def trouble(self) -> str | None:
+        """The code of the error that kept the last write from the disk; None when it was written."""
+        ...
+
     def append(self, batch: Batch) -> Awaitable[Appended]:
         """Append atomically and durably, when it is awaited; see the module's text for the errors.
 

@@ -6,7 +6,7 @@ from charter.errors import CharterError, Denied, Refused
 from charter.model import commands as cmd
 from charter.model import events as ev
 from charter.model.approval import Requirement
-from charter.model.principal import Principal, person_key
+from charter.model.principal import Principal, could_be_id, person_key
 from charter.model.reply import Decided
 from charter.model.times import later
 from charter.workflows import quorum, verdicts
@@ -98,6 +98,12 @@ def part_of(approval: ApprovalState, caller: Principal) -> tuple[tuple[str, ...]
 def no_delegate(approval: ApprovalState, part: ev.ApprovalDecided, to: str) -> CharterError | None:
     """Why this part cannot be handed to this person. ``part`` is what the caller's own approval would be."""
     request, wanted = approval.request, person_key(to)
+    if not could_be_id(to):
+        return Refused(
+            "No credential can be of such a name, so nobody could take the part on.",
+            code="no_such_person",
+            next_step="Give the person's id as it stands in their token, without spaces.",
+        )
     if not any(quorum.fits(item, part) for item in quorum.standing(approval).asked_now):
         return Refused(
             "You have no part in this decision that you could hand over.",

@@ -305,6 +305,9 @@ class SqliteStore:
     async def others_token(self) -> int:
         return self._writer.others_token()
 
+    def trouble(self) -> str | None:
+        return self._writer.trouble
+
 
 def _closed() -> Unavailable:
     return Unavailable("The store is not open.", code="store_closed", next_step="Open it first.")

@@ -91,6 +91,7 @@ class Writer:
         self._frames = 0
         self._due = min(_FIRST_PAGES, CHECKPOINT_PAGES)
         self._others = 0
+        self.trouble: str | None = None
         (self._patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")  # only the thread may wait for another process
         self._thread = threading.Thread(target=self._serve, name="charter-writer", daemon=True)
@@ -248,7 +249,10 @@ class Writer:
             self._frames += _FRAMES_OF_COMMIT
             taken = min(time.perf_counter() - before, _LONGEST_COUNTED)
             self._commit_seconds += (taken - self._commit_seconds) * _WEIGHT_OF_NEWEST
+            self.trouble = None
         except Exception as error:
+            if isinstance(error, Unavailable) or not _is_of_one(error):
+                self.trouble = translate(error).error_code
             self._roll_back()
             raise _GroupError(error, committing) from None
 
