@@ -43,7 +43,7 @@ def _tools() -> list[ToolManifest]:
 
 
 def _facts(call: int) -> Facts:
-    """A permitted read, each of another workflow, so that no two requests are equal and none can be remembered."""
+    """A permitted read; each call is of another workflow."""
     tool = ToolFacts(
         name=f"casebook__tool_{call % TOOLS}", server="casebook", risk="low", side_effects="none", idempotent=True
     )
@@ -72,8 +72,9 @@ def _facts(call: int) -> Facts:
 def _bare(policies: PolicySet, facts: Facts) -> Callable[[], Any]:
     """The pass alone: the request and the entities are made beforehand."""
     active = policies.active
-    both = active.passes("tool.invoke").both
-    context = facts.model_dump(include={*CONTEXT, *active.optional}, exclude_none=True)
+    passes = active.passes("tool.invoke")
+    both = passes.both
+    context = facts.model_dump(include={*CONTEXT, *passes.spoken.read, *passes.spoken.asked}, exclude_none=True)
     context |= {"approved": [], "granted": False, "within_budget": True}
     action = f"tool.invoke:{facts.resource_id}"
     group = {"type": "Charter::Action", "id": "tool.invoke"}
@@ -126,6 +127,7 @@ def run() -> dict[str, Any]:
     theirs: list[int] = []
     again: list[int] = []
     for facts, bare in zip(calls, bares, strict=True):
+        policies.active.ask.cache_clear()  # type: ignore[attr-defined]  # no decision here may come from memory
         start = time.perf_counter_ns()
         evaluate(policies, facts)
         middle = time.perf_counter_ns()

@@ -303,6 +303,15 @@ def test_a_call_that_comes_again_is_not_put_to_cedar_again_unless_its_arguments_
     read = policies(reading, "", manifest(READ.name, path={"type": "string"}))
     assert asked_for(read, input={"path": "open/a"}) == 0  # it is not remembered at all
     assert evaluate(read, call(input={"path": "secret/a"})).verdict == "deny"
+    needs = policies(OPEN + '@id("inside") forbid (principal, action, resource) unless { context has workflow_id };')
+    assert [asked_for(needs, workflow_id=name) for name in ("wf_1", "wf_2")] == [1, 0]
+    assert evaluate(needs, call(workflow_id=None)).verdict == "deny"
+    names = policies(OPEN + '@id("whole") forbid (principal, action, resource) unless { context == context };')
+    assert [asked_for(names, workflow_id=name) for name in ("wf_1", "wf_3")] == [1, 1]
+    of_one = OPEN + '@id("not-2") forbid (principal, action, resource) when { context.workflow_id == "wf_2" };'
+    reading_it = policies(of_one.replace("when {", "when { context has workflow_id &&"))
+    assert [asked_for(reading_it, workflow_id=name) for name in ("wf_1", "wf_3")] == [1, 1]
+    assert evaluate(reading_it, call(workflow_id="wf_2")).verdict == "deny"
     counting = policies(OPEN + '@id("few") forbid (principal, action, resource) when { context.calls_used >= 2 };')
     assert [asked_for(counting, calls_used=used) for used in (0, 1, 0)] == [1, 1, 0]
     assert evaluate(counting, call(calls_used=2)).verdict == "deny"

@@ -78,7 +78,8 @@ def asked(compiled: Compiled, facts: Facts) -> tuple[requests.EntityKey, str, In
     """
     action = requests.action_id(facts, compiled.tools)
     typed = compiled.inputs.get(facts.resource_id) if action != facts.action else None
-    return requests.entity_key(facts, action), requests.context(facts, compiled.optional, compiled.keys, typed), typed
+    context = requests.context(facts, compiled.passes(action).spoken, compiled.keys, typed)
+    return requests.entity_key(facts, action), context, typed
 
 
 def _denied(compiled: Compiled, set_hash: str, facts: Facts, forbids: Sequence[str]) -> Decision:

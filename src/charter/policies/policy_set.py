@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -61,10 +61,12 @@ class PolicySources:
 
 
 class Passes(NamedTuple):
-    """The handles for one action: set A alone, and ``both`` sets in one, for the one pass of a decision."""
+    """The handles for one action: set A alone, and ``both`` sets in one, for the one pass of a decision; and of what these
+    speak."""
 
     authorise: cedarpy.PolicySet
     both: cedarpy.PolicySet
+    spoken: requests.Spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,15 @@ class Compiled:
     """What the evaluator passes to Cedar.
 
     ``passes`` gives the handles for an action, holding only the policies whose scope can match it: another one can
-    neither apply nor fail, and costs time. ``optional`` are the optional context attributes of which some policy
-    speaks. ``order`` is the order of the texts. ``ask`` is Cedar's answer to a request, given its entities' key and its
-    context, None where the request does not fit the schema; ``ask_anew`` remembers none, for contexts that hold arguments.
-    The callables are pure functions of values: no cache goes stale.
+    neither apply nor fail, and costs time. ``order`` is the order of the texts. ``ask`` is Cedar's answer to a request,
+    given its entities' key and its context, None where the request does not fit the schema; ``ask_anew`` remembers none, for
+    contexts that hold arguments. The callables are pure functions of values: no cache goes stale.
     """
 
     schema: cedarpy.Schema
     tools: frozenset[str]
     inputs: Mapping[str, Record]
     keys: tuple[approvals.Wanted, ...]
-    optional: tuple[str, ...]
     policies: Mapping[str, Policy]
     order: Mapping[str, int]
     passes: Callable[[str], Passes]
@@ -242,11 +242,10 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
     used = _inputs_used(policies, inputs)
     by_id = {policy.id: policy for policy in policies}
     order = {policy.id: index for index, policy in enumerate(policies)}
-    optional = _spoken_of(policies)
-    text = schema.schema_text({name: used.get(name) for name in inputs}, counts=requests.COUNTS[0] in optional)
-    handle = _schema(text)
+    counts = any(syntax.speaks_of_context(p.template, name) for p in policies for name in requests.COUNTS)
+    handle = _schema(schema.schema_text({name: used.get(name) for name in inputs}, counts=counts))
     entities = lru_cache(maxsize=2048)(requests.entities)
-    passes = _passes_by_action(policies)
+    passes = _passes_by_action(policies, counts)
 
     def ask(key: requests.EntityKey, context: str) -> cedarpy.AuthzResult | None:
         request, known, both = requests.request(key, context), entities(key), passes(key.action).both
@@ -263,7 +262,6 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
         keys=tuple(
             approvals.wanted(key) for key in sorted({k for p in policies for k in approvals.keys_of(p.template)})
         ),
-        optional=optional,
         policies=by_id,
         order=order,
         passes=passes,
@@ -277,17 +275,18 @@ def compile_policies(policies: Sequence[Policy], inputs: Mapping[str, Record | N
     )
 
 
-def _spoken_of(policies: Sequence[Policy]) -> tuple[str, ...]:
-    """The optional context attributes of which some policy speaks; of the counts both or neither, as the schema has them."""
+def _spoken_of(policies: Collection[pst.Template], counts: bool) -> requests.Spoken:
+    """``counts``: the schema has them, because some policy speaks of them, so every request does."""
 
-    def some(*names: str) -> bool:
-        return any(syntax.speaks_of_context(policy.template, name) for policy in policies for name in names)
+    def those(of: Callable[[pst.Template, str], bool]) -> list[str]:
+        return [name for name in requests.OPTIONAL if any(of(policy, name) for policy in policies)]
 
-    spoken = tuple(name for name in requests.OPTIONAL if some(name))
-    return (*spoken, *requests.COUNTS) if some(*requests.COUNTS) else spoken
+    read = those(syntax.reads_context)
+    asked = [name for name in those(syntax.speaks_of_context) if name not in read]
+    return requests.Spoken(tuple(read), tuple(asked), counts)
 
 
-def _passes_by_action(policies: Sequence[Policy]) -> Callable[[str], Passes]:
+def _passes_by_action(policies: Sequence[Policy], counts: bool) -> Callable[[str], Passes]:
     """The handles for each action. Tools of which no policy speaks by name share those of ``tool.invoke``."""
     scopes = {policy.id: syntax.actions_of(policy.template) for policy in policies}
     named = frozenset().union(*(scope for scope in scopes.values() if scope))
@@ -299,7 +298,8 @@ def _passes_by_action(policies: Sequence[Policy]) -> Callable[[str], Passes]:
     def build(action: str) -> Passes:
         ids = frozenset({action, schema.INVOKE} if schema.is_tool_action(action) else {action})
         authorising = matching("authorise", ids)
-        return Passes(syntax.build(authorising), syntax.build(authorising | matching("obligations", ids)))
+        both = authorising | matching("obligations", ids)
+        return Passes(syntax.build(authorising), syntax.build(both), _spoken_of(both.values(), counts))
 
     built = lru_cache(maxsize=None)(build)  # at most one entry a verb and a tool that a policy names
     return lambda action: built(action if action in named or not schema.is_tool_action(action) else schema.INVOKE)

@@ -142,10 +142,17 @@ def request(key: EntityKey, context: str) -> dict[str, Any]:
     }
 
 
-def context(
-    facts: Facts, optional: tuple[str, ...], keys: tuple[approvals.Wanted, ...], action_input: InputType | None
-) -> str:
-    """The context as JSON text, with those of the ``optional`` attributes (``OPTIONAL``, ``COUNTS``) that are known.
+class Spoken(NamedTuple):
+    """Of what the policies for an action speak: the ``OPTIONAL`` attributes whose value they ``read``, those of which they have
+    only ``asked`` whether they are there, and the ``COUNTS``."""
+
+    read: tuple[str, ...]
+    asked: tuple[str, ...]
+    counts: bool
+
+
+def context(facts: Facts, spoken: Spoken, keys: tuple[approvals.Wanted, ...], action_input: InputType | None) -> str:
+    """The context as JSON text: what is ``spoken`` of and known. Requests that the policies cannot tell apart have one text.
 
     Raises :class:`UnrepresentableError` for arguments that their type does not fit.
     """
@@ -158,10 +165,15 @@ def context(
         "granted": facts.grant_id is not None,
         "approved": _approved(facts, keys) if facts.approvals else (),
     }
-    for name in optional:
+    if spoken.counts:
+        out |= {name: getattr(facts, name) for name in COUNTS}
+    for name in spoken.read:
         value = getattr(facts, name)
         if value is not None:
             out[name] = value
+    for name in spoken.asked:
+        if getattr(facts, name) is not None:
+            out[name] = ""
     if action_input is not None:
         if facts.input is None:
             raise UnrepresentableError("", "there, and policies speak of it")

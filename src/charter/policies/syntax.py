@@ -127,13 +127,23 @@ def actions_of(template: pst.Template) -> frozenset[str] | None:
 
 def speaks_of_context(template: pst.Template, attribute: str) -> bool:
     """Whether a policy reads ``context.<attribute>``, asks for it, or takes ``context`` as a whole."""
+    return _touches(template, attribute, value=False)
+
+
+def reads_context(template: pst.Template, attribute: str) -> bool:
+    """Whether a policy reads ``context.<attribute>`` or takes ``context`` as a whole. To ``has`` any value is the same."""
+    return _touches(template, attribute, value=True)
+
+
+def _touches(template: pst.Template, attribute: str, *, value: bool) -> bool:
     named = held = 0
     for node in walk(template.clauses):
         if isinstance(node, pst.Var) and node.name == "context":
             named += 1
         elif isinstance(node, (pst.GetAttr, pst.HasAttr)) and node.base == pst.Var("context"):
             held += 1
-            first = node.attr if isinstance(node, pst.GetAttr) else node.attrs[0]
-            if first == attribute:
+            path = (node.attr,) if isinstance(node, pst.GetAttr) else node.attrs
+            only_asked = isinstance(node, pst.HasAttr) and len(path) == 1
+            if path[0] == attribute and not (value and only_asked):
                 return True
     return named > held
