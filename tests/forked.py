@@ -111,6 +111,9 @@ def _become(launcher: socket.socket) -> None:
         os.dup2(stream, number)
         os.close(stream)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(
+        signal.SIGHUP, signal.SIG_DFL
+    )  # under nohup it would be ignored, and who ends it so would wait for ever
     threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
     code = _run(asked)
     launcher.sendall(bytes([code & 255]))
