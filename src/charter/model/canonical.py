@@ -18,6 +18,7 @@ import rfc8785
 from charter.errors import InvalidInput
 
 MAX_DEPTH = 64
+TOO_LONG_INTEGER = "an integer is beyond 2^53 - 1"
 _STRICT = (
     orjson.OPT_SORT_KEYS
     | orjson.OPT_STRICT_INTEGER
@@ -31,7 +32,8 @@ _ARRAYS = frozenset((list, tuple))
 _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
 
 
-def _too_deep(most: int) -> InvalidInput:
+def too_deep(most: int) -> InvalidInput:
+    """A value with more than ``most`` objects or arrays inside each other."""
     return InvalidInput(
         f"JSON is nested deeper than {most} levels.",
         code="json_too_deep",
@@ -57,26 +59,28 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _check_depth(value: Any, most: int, depth: int = 1) -> None:
+def check_depth(value: Any, most: int, depth: int = 1) -> None:
+    """Raises ``too_deep``."""
     if not isinstance(value, (dict, list, tuple)):
         return
     if depth > most:
-        raise _too_deep(most)
+        raise too_deep(most)
     for item in value.values() if isinstance(value, dict) else value:
-        _check_depth(item, most, depth + 1)
+        check_depth(item, most, depth + 1)
 
 
 def _by_reference(value: Any, most: int) -> bytes:
-    _check_depth(value, most)
+    check_depth(value, most)
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         # The value itself stays out of the text: it may be a secret.
         reason = type(error).__name__ if isinstance(error, UnicodeEncodeError) else _reason(error)
-        raise _not_canonical(reason) from None
+        raise not_canonical(reason) from None
 
 
-def _not_canonical(reason: str) -> InvalidInput:
+def not_canonical(reason: str) -> InvalidInput:
+    """A value that has no canonical form."""
     return InvalidInput(
         f"The value has no canonical JSON form (RFC 8785): {reason}.",
         code="json_not_canonical",
@@ -86,7 +90,7 @@ def _not_canonical(reason: str) -> InvalidInput:
 
 def _reason(error: rfc8785.CanonicalizationError) -> str:
     if isinstance(error, rfc8785.IntegerDomainError):
-        return "an integer is beyond 2^53 - 1"
+        return TOO_LONG_INTEGER
     if isinstance(error, rfc8785.FloatDomainError):
         return "a number is not finite"
     return str(error)
@@ -103,7 +107,7 @@ def canonical(value: Any, *, max_depth: int = MAX_DEPTH) -> bytes:
     except orjson.JSONEncodeError:
         return _by_reference(value, max_depth)
     if out.count(b"{") + out.count(b"[") > max_depth:  # only then can it be nested deeper
-        _check_depth(value, max_depth)
+        check_depth(value, max_depth)
     if (out.isascii() or not _BEYOND_BMP.search(out)) and _is_plain(value):
         return out
     return _by_reference(value, max_depth)

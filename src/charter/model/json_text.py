@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from charter.errors import InvalidInput
+from charter.model.canonical import TOO_LONG_INTEGER, check_depth, not_canonical, too_deep
 from charter.model.plain_text import one_line
 
 MAX_NESTING = 128
@@ -66,13 +67,7 @@ def _finite(digits: str) -> float:
 
 def _short(digits: str) -> int:
     if len(digits) > _EXACT_DIGITS or abs(number := int(digits)) >= 2**53:
-        raise _Refused(
-            InvalidInput(
-                "The value has no canonical JSON form (RFC 8785): an integer is beyond 2^53 - 1.",
-                code="json_not_canonical",
-                next_step="Send large integers and exact decimals as strings, and valid Unicode text.",
-            )
-        )
+        raise _Refused(not_canonical(TOO_LONG_INTEGER))
     return number
 
 
@@ -104,7 +99,7 @@ def _read(given: str | bytes, decoder: json.JSONDecoder) -> Any:
     except _Refused as refused:
         raise refused.error from None
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep(MAX_NESTING) from None
     except UnicodeDecodeError as error:
         raise not_json(f"byte {error.start} is not UTF-8") from None
     except UnicodeEncodeError:
@@ -113,19 +108,6 @@ def _read(given: str | bytes, decoder: json.JSONDecoder) -> Any:
         raise not_json(f"it breaks off or goes wrong at line {error.lineno}, column {error.colno}") from None
     except ValueError:  # Python's own limit for the digits of an integer
         raise not_json("an integer has thousands of digits") from None
-    if text.count("{") + text.count("[") > MAX_NESTING and _depth_beyond(value, MAX_NESTING):
-        raise _too_deep()
+    if text.count("{") + text.count("[") > MAX_NESTING:  # only then can it be nested deeper
+        check_depth(value, MAX_NESTING)
     return value
-
-
-def _too_deep() -> InvalidInput:
-    return InvalidInput(
-        f"JSON is nested deeper than {MAX_NESTING} levels.", code="json_too_deep", next_step="Flatten the value."
-    )
-
-
-def _depth_beyond(value: Any, left: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return left == 0 or any(_depth_beyond(item, left - 1) for item in inner)
