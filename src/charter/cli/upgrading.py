@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +82,7 @@ def upgrade(
     Nothing is written without --write, and no file that you changed is ever touched.
     """
     from charter.policies import uncovered
+    from charter.server.whole_file import SHARED, replace_whole
 
     config = settings()
     place = folder or config.policies.folder
@@ -98,7 +98,7 @@ def upgrade(
     if write:
         missing = after
         for each in differing:
-            _write(place / each.target, each.shipped)
+            replace_whole(place / each.target, each.shipped.encode(), mode=SHARED)
     if as_json:
         items = [{"file": each.name, "state": each.state, "diff": each.diff()} for each in found]
         written = [each.target for each in differing] if write else []
@@ -125,12 +125,6 @@ def _loaded(folder: Path, instead: Mapping[str, str]) -> PolicySet:
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cedar"))}
     cedar = {name: text for name, text in {**files, **instead}.items() if name.endswith(".cedar")}
     return load_policy_set(PolicySources.from_files(cedar), governed(settings()))
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
 
 
 def _tell(found: Sequence[Copy], differing: Sequence[Copy], missing: Sequence[str], *, write: bool) -> None:

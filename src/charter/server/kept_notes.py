@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from urllib.parse import quote
+
+from charter.server.whole_file import PRIVATE, replace_whole
 
 
 class KeptNotes:
@@ -28,11 +28,4 @@ class KeptNotes:
     def keep(self, tenant: str, note: bytes) -> None:
         """Keep this one instead, whole and durable."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        path = self.path(tenant)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        replace_whole(self.path(tenant), note, mode=PRIVATE)

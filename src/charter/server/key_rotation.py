@@ -7,8 +7,6 @@ place, and its limits are set last.
 from __future__ import annotations
 
 import base64
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from charter.audit.checkpoint import Signer, VerifierKey, origin_of
 from charter.errors import CharterError
 from charter.server.keys import CHECKPOINT, RETIRED, VKEY, Keys, RetiredKey, load_keys, signer_key
+from charter.server.whole_file import PRIVATE, replace_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ class Rotation:
         folder = self.keys.folder
         old = RetiredKey(self.keys.checkpoint.public_key().public_bytes_raw(), {})
         _put_retired(folder, (*self.keys.retired, old))
-        _replace(folder / CHECKPOINT, signer_key(tenant, self.private))
-        _replace(folder / VKEY, str(self.signer(tenant).key).encode() + b"\n")
+        replace_whole(folder / CHECKPOINT, signer_key(tenant, self.private), mode=PRIVATE)
+        replace_whole(folder / VKEY, str(self.signer(tenant).key).encode() + b"\n", mode=PRIVATE)
         return load_keys(folder)
 
 
@@ -88,18 +87,5 @@ def _stamp(folder: Path) -> tuple[int, int]:
 
 def _put_retired(folder: Path, retired: tuple[RetiredKey, ...]) -> None:
     listed = [{"public": base64.b64encode(item.public).decode(), "sizes": dict(item.sizes)} for item in retired]
-    _replace(folder / RETIRED, orjson.dumps({"keys": listed}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Whole or not at all, 0600 from the start, durable."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    data = orjson.dumps({"keys": listed}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    replace_whole(folder / RETIRED, data, mode=PRIVATE)

@@ -7,8 +7,6 @@ connects, so a secret that was set is taken at the next connecting, without a re
 from __future__ import annotations
 
 import base64
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import orjson
 from charter.errors import InvalidInput, Misconfigured
 from charter.server.keys import Keys
 from charter.server.settings_model import Settings
+from charter.server.whole_file import PRIVATE, replace_whole
 from charter.store.port import Sealed
 from charter.store.sealing import Sealer
 
@@ -81,13 +80,8 @@ class SecretFile(Mapping[str, str]):
         return data
 
     def _write(self, entries: Mapping[str, Any]) -> None:
-        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps(entries, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        data = orjson.dumps(entries, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        replace_whole(self._path, data, mode=PRIVATE)
 
 
 def secret_file(settings: Settings, keys: Keys) -> SecretFile:

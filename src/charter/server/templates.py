@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from charter.errors import CharterError, Conflict, Misconfigured
 from charter.manifests.templates import Catalogue, bundled_templates, load_template
 from charter.model.template import Template
 from charter.server.template_folder import bindings_beside, template_files
+from charter.server.whole_file import SHARED, replace_whole
 from charter.workflows.expressions import problem
 
 logger = logging.getLogger(__name__)
@@ -95,12 +95,8 @@ def write_published(folder: Path, template: Template) -> Path:
     place = folder / PUBLISHED
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{template.ref}.json"
-    draft = place / f".{path.name}.{secrets.token_hex(8)}"
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(template.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    text = template.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
+    replace_whole(path, text.encode(), mode=SHARED)
     return path
 
 
